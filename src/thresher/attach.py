@@ -1,0 +1,118 @@
+"""The one file that knows `torch.nn.utils.parametrize`: attach an operator, read through it, take it off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from thresher.errors import StateError
+from thresher.targets import Target
+
+
+class Shell(nn.Module):
+    """Base of the operator modules that `attach` registers: `forward(theta) -> w` of the same shape and dtype.
+
+    `right_inverse` is the identity, so that assigning `module.weight` writes the stored parameter theta.
+    """
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """theta = w: the stored parameter takes the value as it is."""
+        return weight
+
+
+def attach(target: Target, shell: Shell) -> None:
+    """Make every module of `target` read `shell(theta)` where it read theta.
+
+    The stored Parameter object stays the same, so an optimizer made before still holds it. Tied modules
+    share one `shell`.
+
+    Errors: StateError when a tensor is parametrized already.
+    """
+    for module, tensor in target.sites:
+        if parametrize.is_parametrized(module, tensor):
+            raise StateError(
+                f"{target.name}, which is parametrized already",
+                "a plain tensor",
+                "finish the earlier pruner, or remove the other parametrization first",
+            )
+    for module, tensor in target.sites:
+        parametrize.register_parametrization(module, tensor, shell)
+
+
+def latent(target: Target) -> nn.Parameter:
+    """The stored parameter theta of an attached (or plain) target."""
+    module, tensor = target.sites[0]
+    if parametrize.is_parametrized(module, tensor):
+        stored: nn.Parameter = module.parametrizations[tensor].original  # type: ignore[assignment, union-attr, index]
+        return stored
+    return getattr(module, tensor)  # type: ignore[no-any-return]
+
+
+def effective(target: Target) -> Tensor:
+    """The weight that the forward pass uses, `w = P(theta)`, without a graph."""
+    module, tensor = target.sites[0]
+    with torch.no_grad():
+        return getattr(module, tensor).detach()  # type: ignore[no-any-return]
+
+
+def detach(targets: Iterable[Target], weights: Iterable[Tensor]) -> None:
+    """Write each weight into its stored parameter and restore the plain modules.
+
+    The Parameter objects, ties and optimizer state survive. A deep copy of the model made while attached is
+    not touched: its modules share the generated class, so the class is left alone and only the instances
+    change back (`torch.nn.utils.parametrize.remove_parametrizations` would break such copies).
+    """
+    for target, weight in zip(targets, weights, strict=True):
+        stored = latent(target)
+        with torch.no_grad():
+            stored.copy_(weight)
+        for module, tensor in target.sites:
+            restore(module, tensor, stored)
+
+
+def restore(module: nn.Module, tensor: str, parameter: nn.Parameter) -> None:
+    """Put `parameter` back as `module.tensor` and drop that parametrization."""
+    parametrizations = module.parametrizations
+    del parametrizations[tensor]  # type: ignore[operator, union-attr]
+    if not len(parametrizations):  # type: ignore[arg-type]
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        module.register_parameter(tensor, parameter)
+        _keep_order(module, tensor)
+        return
+    # Other tensors of the module are still parametrized: shadow the class property with a class of its own.
+    generated = type(module)
+    members = {key: value for key, value in vars(generated).items() if key not in (tensor, "__dict__", "__weakref__")}
+    module.__class__ = type(generated.__name__, generated.__bases__, members)
+    module.register_parameter(tensor, parameter)
+    _keep_order(module, tensor)
+
+
+def _keep_order(module: nn.Module, tensor: str) -> None:
+    # parametrize removed `weight` from the front; state dicts of plain modules list it before the bias.
+    order = [tensor, *(name for name in module._parameters if name != tensor)]
+    module._parameters = {name: module._parameters[name] for name in order}
+
+
+def finalize_copy(model: nn.Module) -> nn.Module:
+    """A plain deep copy of an attached model, each weight as the forward pass sees it; the original is untouched."""
+    import copy
+
+    twin = copy.deepcopy(model)
+    done: dict[int, nn.Parameter] = {}
+    for module in list(twin.modules()):
+        if not parametrize.is_parametrized(module):
+            continue
+        for tensor, chain in list(module.parametrizations.items()):  # type: ignore[union-attr, operator]
+            if not isinstance(chain[0], Shell):
+                continue
+            stored = chain.original
+            if id(stored) not in done:
+                with torch.no_grad():
+                    weight = getattr(module, tensor).detach().clone()
+                done[id(stored)] = nn.Parameter(weight, requires_grad=stored.requires_grad)
+            restore(module, tensor, done[id(stored)])
+    return twin

@@ -1,0 +1,233 @@
+"""One budget, one set of tensors: which entries stay, at every moment of a run and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from thresher.budget.counts import kept_count
+from thresher.budget.language import Budget
+from thresher.budget.ranking import Solution, Units, solve, unit_scores, unreachable
+from thresher.errors import BudgetError, StateError
+from thresher.operators import UNSTRUCTURED, Groups
+from thresher.targets import Target
+
+FileSize = Callable[[Sequence[Tensor]], int]
+
+
+class Planner:
+    """Turns scores into masks that meet `budget`.
+
+    Args:
+        budget: what is asked.
+        targets: the prunable tensors.
+        groups: what is pruned as one.
+        other_params: parameters of the model outside the targets; they count whole against `params=`.
+        file_size: size in bytes of the saved file for given keep masks; needed for `bytes=`.
+
+    Guards that hold below 100 % sparsity: no tensor empties, and each depthwise filter keeps an entry.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        targets: Sequence[Target],
+        groups: Groups,
+        *,
+        other_params: int = 0,
+        file_size: FileSize | None = None,
+    ) -> None:
+        self.budget, self.targets, self.groups = budget, tuple(targets), groups
+        self.entries = sum(target.numel for target in targets)
+        self._other_params = other_params
+        self._file_size = file_size
+        self._costs: tuple[float, ...] | None = None
+        self._fixed_macs = 0.0
+        self.guard = budget.sparsity != 1.0
+        index: list[Tensor | None] = []
+        sizes: list[Tensor] = []
+        for target in self.targets:
+            if groups == UNSTRUCTURED:
+                index.append(None)
+                sizes.append(torch.ones(target.numel, dtype=torch.int64))
+            else:
+                ids = groups.index(torch.empty(target.shape)).flatten()
+                index.append(None if groups.entrywise else ids)
+                sizes.append(torch.bincount(ids))
+        self._units = Units(tuple(index), tuple(sizes))
+        self._bounds = tuple(
+            (kept_count(target.max_sparsity, target.numel), int((1 - target.min_sparsity) * target.numel + 1e-9))
+            for target in self.targets
+        )
+        self._check()
+
+    @property
+    def _protects(self) -> bool:
+        # N:M is the one pattern whose units are entries and which forbids pruning some of them.
+        return self.groups.entrywise and self.groups != UNSTRUCTURED
+
+    @property
+    def _whole_filters(self) -> bool:
+        return self.groups.spelling in ("row", "column", "kernel")
+
+    def _protected(self, score: Tensor) -> Tensor:
+        """Flat mask of the entries that an N:M pattern keeps whatever the threshold."""
+        score = score.detach().to(torch.float32)
+        endless = torch.full((1,), torch.inf, device=score.device)
+        return (score > self.groups.cap(score, endless)).flatten()
+
+    @property
+    def needs_positions(self) -> bool:
+        """Whether a `flops=` limit still waits for the layers' output positions."""
+        return self.budget.flops is not None and self._costs is None
+
+    def set_positions(self, positions: Mapping[str, float], fixed_macs: float) -> None:
+        """Give P_l of each target (0 when the layer never ran) and the multiply-adds outside the targets.
+
+        Errors: BudgetError when `flops=` turns out not to be reachable.
+        """
+        self._costs = tuple(positions.get(target.name, 0.0) for target in self.targets)
+        self._fixed_macs = fixed_macs
+        if self.budget.flops is None:
+            return
+        whole = self._whole_macs()
+        least = fixed_macs + sum(cost * low for cost, low in zip(self._costs, self._least(), strict=True))
+        if self.budget.flops.limit(whole) < least - 1e-6:
+            raise unreachable(f"flops={self.budget.flops}", f"{least / whole:.2%} ({least:,.0f} multiply-adds)", "100%")
+
+    def solve(self, scores: Sequence[Tensor], fraction: float = 1.0) -> Solution:
+        """Masks for `fraction` of the way to the budget, ranking entries by `scores` (larger stays longer).
+
+        Errors: StateError when `flops=` has no positions yet; NumericsError on NaN.
+        """
+        device = scores[0].device
+        units = self._on(device)
+        per_unit = unit_scores(scores, units)
+        forced = [self._forced(number, scores[number], per_unit[number], units) for number in range(len(scores))]
+        shapes = [target.shape for target in self.targets]
+
+        def fits(target_of: Tensor, unit_of: Tensor) -> int:
+            return self._must_leave(target_of, unit_of, units, shapes)
+
+        return solve(per_unit, shapes, units, forced, self._bounds, fits, fraction)
+
+    def _on(self, device: torch.device) -> Units:
+        if self._units.sizes[0].device != device:
+            moved = tuple(None if ids is None else ids.to(device) for ids in self._units.index)
+            self._units = Units(moved, tuple(size.to(device) for size in self._units.sizes))
+        return self._units
+
+    def _forced(self, number: int, score: Tensor, per_unit: Tensor, units: Units) -> Tensor:
+        must = torch.zeros(len(per_unit), dtype=torch.bool, device=per_unit.device)
+        target, index = self.targets[number], units.index[number]
+        if self._protects:
+            must |= self._protected(score)
+        if not self.guard or target.max_sparsity == 0.0:
+            return must
+        must[per_unit.argmax()] = True
+        if target.depthwise and not self._whole_filters:
+            rows = score.detach().reshape(target.shape[0], -1)
+            best = rows.argmax(1) + torch.arange(len(rows), device=rows.device) * rows.shape[1]
+            must[best if index is None else index[best]] = True
+        return must
+
+    def _must_leave(self, target_of: Tensor, unit_of: Tensor, units: Units, shapes: Sequence[tuple[int, ...]]) -> int:
+        offsets = torch.tensor([0, *(len(size) for size in units.sizes)], device=unit_of.device).cumsum(0)
+        flat = unit_of + offsets[target_of]
+        sizes = torch.cat(units.sizes)[flat].to(torch.float64)
+        gone = sizes.cumsum(0)
+        leave = 0
+        if self.budget.sparsity is not None:
+            leave = _first(gone, self.entries - kept_count(self.budget.sparsity, self.entries))
+        if self.budget.params is not None:
+            whole = self.entries + self._other_params
+            leave = max(leave, _first(gone, whole - self.budget.params.limit(whole)))
+        if self.budget.flops is not None:
+            if self._costs is None:
+                raise StateError(
+                    "a flops= budget before any forward pass",
+                    "known output positions of every layer",
+                    "pass example=one_batch to thresher.prune, or train one step first",
+                )
+            costs = torch.tensor(self._costs, dtype=torch.float64, device=unit_of.device)[target_of]
+            leave = max(
+                leave,
+                _first((costs * sizes).cumsum(0), self._whole_macs() - self.budget.flops.limit(self._whole_macs())),
+            )
+        if self.budget.bytes is not None:
+            leave = self._leave_for_bytes(leave, flat, units, shapes)
+        # What the rules' upper bounds push out leaves in any case; those units come first in the order.
+        return leave
+
+    def _leave_for_bytes(self, leave: int, flat: Tensor, units: Units, shapes: Sequence[tuple[int, ...]]) -> int:
+        assert self._file_size is not None
+        lengths = [len(size) for size in units.sizes]
+
+        def size_after(count: int) -> int:
+            stays = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+            stays[flat[:count]] = False
+            masks = [
+                (part if index is None else part[index]).reshape(shape)
+                for part, index, shape in zip(stays.split(lengths), units.index, shapes, strict=True)
+            ]
+            return self._file_size(masks)  # type: ignore[misc]
+
+        assert self.budget.bytes is not None
+        limit = self.budget.bytes.limit(size_after(0))
+        low, high = leave, len(flat)
+        if size_after(low) <= limit:
+            return low
+        if size_after(high) > limit:
+            raise BudgetError(
+                f"bytes={self.budget.bytes}",
+                f"at least {size_after(high):,} bytes, the size of the file with every prunable weight zero",
+                "raise the budget or make more layers prunable",
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if size_after(middle) <= limit else (middle, high)
+        return high
+
+    def _whole_macs(self) -> float:
+        assert self._costs is not None
+        return self._fixed_macs + sum(
+            cost * target.numel for cost, target in zip(self._costs, self.targets, strict=True)
+        )
+
+    def _least(self) -> list[int]:
+        """Fewest entries that may stay in each target."""
+        least = []
+        for target, (low, _), index, sizes in zip(
+            self.targets, self._bounds, self._units.index, self._units.sizes, strict=True
+        ):
+            if self._protects:
+                low = max(low, int(self._protected(torch.arange(target.numel).reshape(target.shape)).sum()))
+            if self.guard and target.max_sparsity > 0:
+                channels = target.shape[0] if target.depthwise and index is None else 1
+                low = max(low, channels * (1 if index is None else int(sizes.min())))
+            least.append(low)
+        return least
+
+    def _check(self) -> None:
+        least, most = sum(self._least()), sum(high for _, high in self._bounds)
+        if self.budget.sparsity is not None:
+            kept = kept_count(self.budget.sparsity, self.entries)
+            if kept < least or kept > most:
+                low, high = 1 - most / self.entries, 1 - least / self.entries
+                raise unreachable(f"sparsity={self.budget.sparsity:.4%}", f"{low:.4%}", f"{high:.4%}")
+        if self.budget.params is not None:
+            whole = self.entries + self._other_params
+            if self.budget.params.limit(whole) < least + self._other_params:
+                floor = least + self._other_params
+                raise unreachable(f"params={self.budget.params}", f"{floor:,} ({floor / whole:.2%})", f"{whole:,}")
+        if self.budget.bytes is not None and self._file_size is None:
+            raise BudgetError(f"bytes={self.budget.bytes}", "a way to measure the file", "use thresher.prune")
+
+
+def _first(cumulative: Tensor, needed: float) -> int:
+    """How many must leave until `cumulative` reaches `needed`."""
+    if needed <= 0:
+        return 0
+    return min(int(torch.searchsorted(cumulative, needed - 1e-6)) + 1, len(cumulative))

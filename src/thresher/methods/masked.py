@@ -1,0 +1,59 @@
+"""w = mask * theta, gradient masked likewise: a fixed or moving support, shared by every method that freezes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thresher.attach import Shell, latent
+from thresher.targets import Target
+
+
+class MaskShell(Shell):
+    """`forward(theta) = theta * mask`, or `before(theta)` as long as there is no mask.
+
+    The mask is a boolean buffer of the weight's shape, saved with the model once it is set.
+    Gradient: G where kept, 0 where pruned (when masked); that of `before` otherwise.
+    """
+
+    mask: Tensor | None
+
+    def __init__(self, before: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.register_buffer("mask", None)
+        self.before = before
+
+    def forward(self, theta: Tensor) -> Tensor:
+        """The effective weight."""
+        if self.mask is not None:
+            return theta * self.mask
+        return theta if self.before is None else self.before(theta)
+
+    def set_mask(self, mask: Tensor) -> None:
+        """Put `mask` in force, in place when there was one."""
+        if self.mask is None:
+            self.mask = mask.clone()
+        else:
+            self.mask.copy_(mask)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # A checkpoint knows a mask that a freshly attached shell does not have yet, or the other way round.
+        stored = state_dict.get(prefix + "mask")
+        if stored is not None and self.mask is None:
+            self.mask = torch.empty_like(stored)
+        elif stored is None:
+            self.mask = None
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def freeze(
+    targets: tuple[Target, ...], shells: list[MaskShell], keep: tuple[Tensor, ...], weights: list[Tensor]
+) -> None:
+    """Fix the support: theta becomes `weights` on it and exactly 0 off it."""
+    with torch.no_grad():
+        for target, shell, mask, weight in zip(targets, shells, keep, weights, strict=True):
+            latent(target).copy_(weight * mask)
+            shell.set_mask(mask)
