@@ -56,7 +56,7 @@ class PositionCounter:
 
     def _note(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: object, output: Tensor) -> None:
-            width = module.out_channels if isinstance(module, _ConvNd) else module.out_features  # type: ignore[operator]
+            width: Any = module.out_channels if isinstance(module, _ConvNd) else module.out_features
             self.positions[name] = self.positions.get(name, 0.0) + output.numel() / (self._batch * width)
 
         return hook

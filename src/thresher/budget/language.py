@@ -97,10 +97,10 @@ class Budget:
                 'write it as text, e.g. budget="sparsity=90%"',
             )
         values: dict[str, object] = {}
-        for name, value in pairs:
+        for name, setting in pairs:
             if name in values:
                 raise BudgetError(f"{name} twice in {given!r}", "each limit once", "remove one")
-            values[name] = cls._value(name, value)
+            values[name] = cls._value(name, setting)
         return cls(**values)  # type: ignore[arg-type]
 
     @staticmethod

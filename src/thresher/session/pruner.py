@@ -59,7 +59,7 @@ def prune(
             controller hold the L1 coefficient constant. The scheduler itself is not touched.
         record: JSON object that will be saved beside the weights; its size counts towards `bytes=`.
 
-    Returns: a `Pruner`. The modules stay the model's own; their prunable weights are read through the method's operator.
+    Returns: a `Pruner`. The modules stay the model's own; prunable weights are read through the method's operator.
     Errors: InputError, BudgetError, StateError, each saying what to do.
 
     >>> model = nn.Linear(8, 4)
