@@ -98,6 +98,12 @@ class SoftShell(MaskShell):
         self.register_buffer("threshold", torch.zeros(1, device=device))
         self.before = partial(self._soft, groups=groups)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> SoftShell:
+        # model.half() and the like must not round the threshold; the device still follows.
+        super()._apply(fn, recurse)
+        self.threshold = self.threshold.to(torch.float32)
+        return self
+
     def _soft(self, theta: Tensor, groups: Groups) -> Tensor:
         return soft_threshold(theta, self.threshold, groups=groups)
 

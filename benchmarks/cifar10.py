@@ -1,0 +1,114 @@
+"""CIFAR-10, pretrained ResNet-20: methods at equal epochs, learning rates and seeds, every one at exactly its budget.
+
+Protocol: 5 epochs, batch 128, SGD (momentum 0.9, weight decay 1e-4, cosine without warm-up), crop and flip, bfloat16
+autocast, torch.compile. One row per run is appended to benchmarks/results/cifar10.jsonl; rows that are there already
+are not run again, so that a study can be stopped and taken up.
+
+    python benchmarks/cifar10.py --methods gmp lats --sparsities 90 95 98 --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import thresher
+from thresher.apps.data import Batches, load_data
+from thresher.apps.models import build_model, normalisation_of
+from thresher.diagnostics.l1 import l1_spread
+
+RESULTS = Path(__file__).parent / "results" / "cifar10.jsonl"
+
+
+def accuracy(model: torch.nn.Module, batches: Batches) -> float:
+    """Top-1 in percent, float32, eval mode."""
+    model.eval()
+    right = 0
+    with torch.no_grad():
+        for inputs, labels in batches:
+            right += int((model(inputs).argmax(1) == labels).sum())
+    model.train()
+    return 100 * right / len(batches.data)
+
+
+def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
+    """One row: train, prune, finish, measure."""
+    torch.manual_seed(key["seed"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_model("resnet20", num_classes=10, input_shape=(3, 32, 32), weights="cifar10").to(device)
+    mean, std = normalisation_of(model) or (data.mean, data.std)
+    train = Batches(
+        data.train, 128, train=True, augment="crop_flip", mean=mean, std=std, seed=key["seed"], device=device
+    )
+    test = Batches(data.test, 500, train=False, mean=mean, std=std, device=device)
+    steps = len(train) * key["epochs"]
+    optimizer = torch.optim.SGD(model.parameters(), key["lr"], momentum=0.9, weight_decay=1e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    pruner = thresher.prune(
+        model, optimizer, key["method"], f"sparsity={key['sparsity']}%", steps=steps, lr_schedule=scheduler
+    )
+    forward = torch.compile(model)
+    started = time.time()
+    for _ in range(key["epochs"]):
+        for inputs, labels in train:
+            with torch.autocast(device, torch.bfloat16):
+                loss = torch.nn.functional.cross_entropy(forward(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+    before_projection = pruner.sparsity
+    trace = pruner.trace
+    report = pruner.finish()
+    median, low, high = l1_spread(trace.clock, trace.thresholds)
+    return {
+        **key,
+        "accuracy": accuracy(model, test),
+        "zeros": report.zeros,
+        "entries": report.entries,
+        "sparsity_before_projection": before_projection,
+        "touched": report.touched,
+        "bytes": report.bytes,
+        "l1_median": median,
+        "l1_low": low,
+        "l1_high": high,
+        "seconds": round(time.time() - started, 1),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
+        "torch": torch.__version__,
+        "thresher": thresher.__version__,
+    }
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["magnitude", "gmp", "lats", "lats-early"])
+    parser.add_argument("--sparsities", nargs="+", type=float, default=[95, 90, 98])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--lrs", nargs="+", type=float, default=[0.05])
+    parser.add_argument("--epochs", type=int, default=5)
+    args = parser.parse_args()
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    data = load_data("cifar10")
+    for seed in args.seeds:
+        for sparsity in args.sparsities:
+            for method in args.methods:
+                for lr in args.lrs:
+                    key = {"method": method, "sparsity": sparsity, "lr": lr, "seed": seed, "epochs": args.epochs}
+                    if any(all(row[name] == value for name, value in key.items()) for row in rows):
+                        continue
+                    row = run(key, data)
+                    with RESULTS.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What a pruned training step costs: time and peak memory against the plain dense step, in turn in one process.
+
+    python benchmarks/step_cost.py            # writes benchmarks/results/step_cost.json
+
+float32, no compilation; time is the median over rounds of (pruned step / dense step), memory the peak that torch's
+allocator reports during one step. The hooks (threshold moves, re-planning) are part of the pruned step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import thresher
+from thresher.apps.models import build_model
+from thresher.deploy.latency import measure_ratio, peak_memory
+
+RESULTS = Path(__file__).parent / "results" / "step_cost.json"
+STEPS = 2_000  # as long as a short run, so that re-planning is part of the cost
+
+
+class Transformer(nn.Module):
+    """A small text classifier: embedding, 4 encoder layers of width 128, mean over 64 tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(1000, 128)
+        self.encoder = nn.Sequential(
+            *(nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True) for _ in range(4))
+        )
+        self.head = nn.Linear(128, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, 64) token numbers -> (batch, 2) logits."""
+        return self.head(self.encoder(self.embedding(tokens)).mean(1))
+
+
+def stepper(
+    make: Callable[[], nn.Module], inputs: Tensor, labels: Tensor, method: str | None
+) -> tuple[Callable[[], None], thresher.Pruner | None]:
+    """A function that does one training step, pruned by `method` or plain."""
+    torch.manual_seed(0)
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+    pruner = None
+    if method is not None:
+        pruner = thresher.prune(model, optimizer, method, "sparsity=90%", steps=STEPS)
+
+    def step() -> None:
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, pruner
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["lats", "gmp"])
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    networks = {
+        "resnet20, batch 128": (
+            lambda: build_model("resnet20", num_classes=10, input_shape=(3, 32, 32)),
+            torch.randn(128, 3, 32, 32),
+            torch.randint(0, 10, (128,)),
+        ),
+        "transformer (4 layers, width 128), batch 32 x 64 tokens": (
+            Transformer,
+            torch.randint(0, 1000, (32, 64)),
+            torch.randint(0, 2, (32,)),
+        ),
+    }
+    rows = []
+    for name, (make, inputs, labels) in networks.items():
+        for method in args.methods:
+            dense, _ = stepper(make, inputs, labels, None)
+            pruned, _ = stepper(make, inputs, labels, method)
+            ratio = measure_ratio(pruned, dense, rounds=args.rounds, min_time=1.0)
+            row = {
+                "network": name,
+                "method": method,
+                "time_ratio": ratio.ratio,
+                "time_low": ratio.low,
+                "time_high": ratio.high,
+                "dense_seconds": ratio.b.seconds,
+                "memory_ratio": peak_memory(pruned) / peak_memory(dense),
+                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+                "torch": torch.__version__,
+            }
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
