@@ -73,7 +73,7 @@ def cifar10_table() -> str:
 def control_table() -> str:
     """How steady the L1 coefficient stayed, and how much the final projection had to do."""
     lines = [
-        "| sparsity | runs | lambda, lowest and highest share of its median | entries touched by the final projection |",
+        "| sparsity | runs | lambda over its median, lowest to highest | entries touched by the final projection |",
         "|---|---|---|---|",
     ]
     rows = [row for row in rows_of("cifar10") if row["method"] == "lats"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -10,6 +11,9 @@ from torch.nn.utils import parametrize
 
 from thresher.errors import StateError
 from thresher.targets import Target
+
+# Where a module notes the order of its parameters while some are parametrized, so that state dicts get it back.
+_ORDER = "_order_before_thresher"
 
 
 class Shell(nn.Module):
@@ -23,6 +27,17 @@ class Shell(nn.Module):
         return weight
 
 
+def check_plain(targets: Iterable[Target]) -> None:
+    """Refuse targets that are parametrized already. Errors: StateError naming the first."""
+    for target in targets:
+        if any(parametrize.is_parametrized(module, tensor) for module, tensor in target.sites):
+            raise StateError(
+                f"{target.name}, which is parametrized already",
+                "a plain tensor",
+                "finish the earlier pruner, or remove the other parametrization first",
+            )
+
+
 def attach(target: Target, shell: Shell) -> None:
     """Make every module of `target` read `shell(theta)` where it read theta.
 
@@ -31,14 +46,9 @@ def attach(target: Target, shell: Shell) -> None:
 
     Errors: StateError when a tensor is parametrized already.
     """
+    check_plain([target])
     for module, tensor in target.sites:
-        if parametrize.is_parametrized(module, tensor):
-            raise StateError(
-                f"{target.name}, which is parametrized already",
-                "a plain tensor",
-                "finish the earlier pruner, or remove the other parametrization first",
-            )
-    for module, tensor in target.sites:
+        vars(module).setdefault(_ORDER, tuple(module._parameters))
         parametrize.register_parametrization(module, tensor, shell)
 
 
@@ -77,30 +87,38 @@ def restore(module: nn.Module, tensor: str, parameter: nn.Parameter) -> None:
     """Put `parameter` back as `module.tensor` and drop that parametrization."""
     parametrizations = module.parametrizations
     del parametrizations[tensor]  # type: ignore[operator, union-attr]
+    generated = type(module)
     if not len(parametrizations):  # type: ignore[arg-type]
         del module._modules["parametrizations"]
-        module.__class__ = type(module).__bases__[0]
-        module.register_parameter(tensor, parameter)
-        _keep_order(module, tensor)
-        return
-    # Other tensors of the module are still parametrized: shadow the class property with a class of its own.
-    generated = type(module)
-    members = {key: value for key, value in vars(generated).items() if key not in (tensor, "__dict__", "__weakref__")}
-    module.__class__ = type(generated.__name__, generated.__bases__, members)
+        module.__class__ = generated.__bases__[0]
+    else:
+        # Other tensors of the module are still parametrized: shadow the class property with a class of its own.
+        hidden = (tensor, "__dict__", "__weakref__")
+        members = {key: value for key, value in vars(generated).items() if key not in hidden}
+        module.__class__ = type(generated.__name__, generated.__bases__, members)
     module.register_parameter(tensor, parameter)
-    _keep_order(module, tensor)
+    order = vars(module).get(_ORDER, (tensor,))
+    module._parameters = {
+        name: module._parameters[name]
+        for name in dict.fromkeys((*order, *module._parameters))
+        if name in module._parameters
+    }
+    if all(name in module._parameters for name in order):
+        vars(module).pop(_ORDER, None)
+    _refresh(module)
 
 
-def _keep_order(module: nn.Module, tensor: str) -> None:
-    # parametrize removed `weight` from the front; state dicts of plain modules list it before the bias.
-    order = [tensor, *(name for name in module._parameters if name != tensor)]
-    module._parameters = {name: module._parameters[name] for name in order}
+def _refresh(module: nn.Module) -> None:
+    # Recurrent layers list their weights as last read; a thresholded one has a graph and could not be deep-copied.
+    if isinstance(module, nn.RNNBase):
+        with torch.no_grad():
+            module._init_flat_weights()
 
 
 def finalize_copy(model: nn.Module) -> nn.Module:
     """A plain deep copy of an attached model, each weight as the forward pass sees it; the original is untouched."""
-    import copy
-
+    for module in model.modules():
+        _refresh(module)
     twin = copy.deepcopy(model)
     done: dict[int, nn.Parameter] = {}
     for module in list(twin.modules()):

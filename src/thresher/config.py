@@ -48,7 +48,12 @@ def from_record(record: Mapping[str, Any], kinds: Mapping[str, type[T]]) -> T:
             f"keys among {', '.join(sorted(known))}",
             "remove or correct the key",
         )
-    return kinds[kind](**fields)
+    try:
+        return kinds[kind](**fields)
+    except TypeError as error:  # a key is missing, or a value is not of the type that its check compares with
+        raise InputError(
+            f"a {kind} that cannot be built: {error}", "values as to_record writes them", "correct it"
+        ) from error
 
 
 def dumps(config: Any, kind: str) -> str:

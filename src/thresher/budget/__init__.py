@@ -1,0 +1,1 @@
+"""What a pruned network may cost: the budget language, counts, the exact projection, the controller, the report."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from thresher.errors import InputError, ThresherError
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def kept_count(sparsity: float, entries: int) -> int:
@@ -25,41 +28,80 @@ def kept_count(sparsity: float, entries: int) -> int:
     return entries - int(sparsity * entries + 1e-9)
 
 
-def counted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose multiply-adds are counted, by the name of their weight: convolutions and linear layers."""
-    found: dict[str, nn.Module] = {}
+def counted_weights(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The weights whose multiply-adds are counted, name -> (module, tensor): matrices and kernels of convolutions,
+    linear layers, attention and recurrent layers."""
+    found: dict[str, tuple[nn.Module, str]] = {}
     for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
         if isinstance(module, (_ConvNd, nn.Linear)):
-            found[f"{name}.weight" if name else "weight"] = module
+            found[f"{prefix}weight"] = (module, "weight")
+        elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+            for tensor in _matrices(module):
+                found[f"{prefix}{tensor}"] = (module, tensor)
     return found
 
 
-class PositionCounter:
-    """Watches forward passes and notes P_l, the output positions per sample of each counted layer.
+def _matrices(module: nn.Module) -> list[str]:
+    """Names of the matrices that attention or a recurrent layer holds itself, attached or plain."""
+    if isinstance(module, nn.RNNBase):
+        return [name for name in module._flat_weights_names if name.startswith("weight")]
+    names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    return [name for name in names if getattr(module, name, None) is not None]
 
-    P = 1 for a linear layer on vectors, H_out * W_out for a 2-d convolution, tokens for a token-wise linear
-    layer; summed when a layer runs several times in one forward pass. Multiply-adds of a layer are then
-    `P_l * n_l`, also for grouped convolutions, because `n_l` holds C_in / groups.
+
+class PositionCounter:
+    """Watches forward passes and notes P_l, the output positions per sample of each counted weight.
+
+    P = 1 for a linear layer on vectors, H_out * W_out for a 2-d convolution (input positions for a transposed one),
+    tokens for a token-wise linear layer, an attention projection or a recurrent layer; summed when a layer runs
+    several times in one forward pass. Multiply-adds of a layer are then `P_l * n_l`, also for grouped convolutions,
+    because `n_l` holds C_in / groups. Scores times values inside attention have no weight and are not counted.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.positions: dict[str, float] = {}
         self._batch = 1
         self._handles: list[RemovableHandle] = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
-        for name, layer in counted_layers(model).items():
-            self._handles.append(layer.register_forward_hook(self._note(name)))
+        for name, module in model.named_modules():
+            if isinstance(module, (_ConvNd, nn.Linear, nn.MultiheadAttention, nn.RNNBase)):
+                # A partial of a method, not a closure: a deep copy of the model then counts into its own counter.
+                note = partial(self._note, f"{name}." if name else "", _matrices(module))
+                self._handles.append(module.register_forward_hook(note, with_kwargs=True))
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim]
         self._batch = max(tensors[0].shape[0], 1) if tensors else 1
         self.positions.clear()
 
-    def _note(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: object, output: Tensor) -> None:
+    def _note(
+        self,
+        prefix: str,
+        matrices: Sequence[str],
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> None:
+        if isinstance(module, nn.MultiheadAttention):
+            inputs = [args[i] if i < len(args) else kwargs[key] for i, key in enumerate(("query", "key", "value"))]
+            queries, keys, values = (item.numel() / item.shape[-1] for item in inputs)
+            of = {"q_proj_weight": queries, "k_proj_weight": keys, "v_proj_weight": values}
+            for tensor in matrices:
+                self._add(prefix + tensor, of.get(tensor, (queries + keys + values) / 3))
+            self._add(prefix + "out_proj.weight", queries)
+        elif isinstance(module, nn.RNNBase):
+            tokens = getattr(args[0], "data", args[0]).numel() / module.input_size
+            for tensor in matrices:
+                self._add(prefix + tensor, tokens)
+        elif isinstance(module, _TRANSPOSED):
+            self._add(prefix + "weight", args[0].numel() / module.in_channels)
+        else:
             width: Any = module.out_channels if isinstance(module, _ConvNd) else module.out_features
-            self.positions[name] = self.positions.get(name, 0.0) + output.numel() / (self._batch * width)
+            self._add(prefix + "weight", output.numel() / width)
 
-        return hook
+    def _add(self, name: str, positions: float) -> None:
+        self.positions[name] = self.positions.get(name, 0.0) + positions / self._batch
 
     def close(self) -> None:
         """Take the hooks off."""

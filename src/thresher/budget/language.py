@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields
 
 from thresher.errors import BudgetError
 
-_UNITS = {
-    "": 1.0,
-    "k": 1e3, "m": 1e6, "g": 1e9,
-    "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
-    "macs": 1.0, "kmacs": 1e3, "mmacs": 1e6, "gmacs": 1e9,
-}  # fmt: skip
+_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_UNITS: dict[str, dict[str, float]] = {
+    "sparsity": {"": 1.0},
+    "params": _COUNTS,
+    "flops": {**_COUNTS, "macs": 1.0, "kmacs": 1e3, "mmacs": 1e6, "gmacs": 1e9},
+    "bytes": {**_COUNTS, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
+}
 _NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|[a-z]*)\s*$", re.IGNORECASE)
 _SPELLINGS = "sparsity=90%, params=10%, flops=25% (or 40MMACs), bytes=2MB (or 20%); several joined by commas"
 
@@ -34,7 +35,11 @@ class Amount:
         return self.absolute
 
     def __str__(self) -> str:
-        return f"{self.share * 100:g}%" if self.share is not None else f"{self.absolute:.15g}"
+        if self.share is not None:
+            return f"{self.share * 100:.15g}%"
+        assert self.absolute is not None
+        # A bare number up to 1 would be read back as a share.
+        return f"{self.absolute:.15g}" if self.absolute > 1 else f"{self.absolute / 1000:.15g}k"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,26 +116,24 @@ class Budget:
                 "sparsity, params, flops or bytes",
                 "use flops= until the engine can measure latency",
             )
-        if name not in ("sparsity", "params", "flops", "bytes"):
+        if name not in _UNITS:
             raise BudgetError(f"budget {name!r}", _SPELLINGS, "use one of these names")
         if isinstance(value, Amount):
             return value
         match = _NUMBER.match(str(value))
         unit = match.group(2).lower() if match else "?"
-        if match is None or (unit != "%" and unit not in _UNITS) or isinstance(value, bool):
+        if match is None or (unit != "%" and unit not in _UNITS[name]) or isinstance(value, bool):
             raise BudgetError(f"{name}={value}", _SPELLINGS, "correct the number or its unit")
         number = float(match.group(1))
         if name == "sparsity":
-            if unit not in ("", "%"):
-                raise BudgetError(f"sparsity={value}", "a share of zeros, e.g. 90%", "remove the unit")
             return number / 100 if unit == "%" else number
         if unit == "%":
             return Amount(share=number / 100)
         if unit == "" and number <= 1:
             return Amount(share=number)
-        return Amount(absolute=number * _UNITS[unit])
+        return Amount(absolute=number * _UNITS[name][unit])
 
     def __str__(self) -> str:
-        parts = [] if self.sparsity is None else [f"sparsity={self.sparsity * 100:.10g}%"]
+        parts = [] if self.sparsity is None else [f"sparsity={self.sparsity * 100:.15g}%"]
         parts += [f"{name}={amount}" for name in ("params", "flops", "bytes") if (amount := getattr(self, name))]
         return ",".join(parts)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from thresher.budget.counts import kept_count
+from thresher.budget.guards import Guard, bounds_of, units_of
 from thresher.budget.language import Budget
 from thresher.budget.ranking import Solution, Units, solve, unit_scores, unreachable
 from thresher.errors import BudgetError, StateError
-from thresher.operators import UNSTRUCTURED, Groups
+from thresher.operators import Groups
 from thresher.targets import Target
 
 FileSize = Callable[[Sequence[Tensor]], int]
@@ -45,38 +46,15 @@ class Planner:
         self._file_size = file_size
         self._costs: tuple[float, ...] | None = None
         self._fixed_macs = 0.0
-        self.guard = budget.sparsity != 1.0
-        index: list[Tensor | None] = []
-        sizes: list[Tensor] = []
-        for target in self.targets:
-            if groups == UNSTRUCTURED:
-                index.append(None)
-                sizes.append(torch.ones(target.numel, dtype=torch.int64))
-            else:
-                ids = groups.index(torch.empty(target.shape)).flatten()
-                index.append(None if groups.entrywise else ids)
-                sizes.append(torch.bincount(ids))
-        self._units = Units(tuple(index), tuple(sizes))
-        self._bounds = tuple(
-            (kept_count(target.max_sparsity, target.numel), int((1 - target.min_sparsity) * target.numel + 1e-9))
-            for target in self.targets
+        self._units = units_of(self.targets, groups)
+        alive = budget.sparsity != 1.0
+        self._guards = tuple(
+            Guard(target, groups, index, sizes, alive)
+            for target, index, sizes in zip(self.targets, self._units.index, self._units.sizes, strict=True)
         )
+        self._bounds = tuple(bounds_of(target) for target in self.targets)
+        self._least = tuple(guard.fewest() for guard in self._guards)
         self._check()
-
-    @property
-    def _protects(self) -> bool:
-        # N:M is the one pattern whose units are entries and which forbids pruning some of them.
-        return self.groups.entrywise and self.groups != UNSTRUCTURED
-
-    @property
-    def _whole_filters(self) -> bool:
-        return self.groups.spelling in ("row", "column", "kernel")
-
-    def _protected(self, score: Tensor) -> Tensor:
-        """Flat mask of the entries that an N:M pattern keeps whatever the threshold."""
-        score = score.detach().to(torch.float32)
-        endless = torch.full((1,), torch.inf, device=score.device)
-        return (score > self.groups.cap(score, endless)).flatten()
 
     @property
     def needs_positions(self) -> bool:
@@ -93,7 +71,7 @@ class Planner:
         if self.budget.flops is None:
             return
         whole = self._whole_macs()
-        least = fixed_macs + sum(cost * low for cost, low in zip(self._costs, self._least(), strict=True))
+        least = fixed_macs + sum(cost * low for cost, low in zip(self._costs, self._least, strict=True))
         if self.budget.flops.limit(whole) < least - 1e-6:
             raise unreachable(f"flops={self.budget.flops}", f"{least / whole:.2%} ({least:,.0f} multiply-adds)", "100%")
 
@@ -105,11 +83,11 @@ class Planner:
         device = scores[0].device
         units = self._on(device)
         per_unit = unit_scores(scores, units)
-        forced = [self._forced(number, scores[number], per_unit[number], units) for number in range(len(scores))]
+        forced = [guard.forced(score, unit) for guard, score, unit in zip(self._guards, scores, per_unit, strict=True)]
         shapes = [target.shape for target in self.targets]
 
-        def fits(target_of: Tensor, unit_of: Tensor) -> int:
-            return self._must_leave(target_of, unit_of, units, shapes)
+        def fits(target_of: Tensor, unit_of: Tensor, free: int) -> int:
+            return self._must_leave(target_of, unit_of, free, units, shapes)
 
         return solve(per_unit, shapes, units, forced, self._bounds, fits, fraction)
 
@@ -119,21 +97,9 @@ class Planner:
             self._units = Units(moved, tuple(size.to(device) for size in self._units.sizes))
         return self._units
 
-    def _forced(self, number: int, score: Tensor, per_unit: Tensor, units: Units) -> Tensor:
-        must = torch.zeros(len(per_unit), dtype=torch.bool, device=per_unit.device)
-        target, index = self.targets[number], units.index[number]
-        if self._protects:
-            must |= self._protected(score)
-        if not self.guard or target.max_sparsity == 0.0:
-            return must
-        must[per_unit.argmax()] = True
-        if target.depthwise and not self._whole_filters:
-            rows = score.detach().reshape(target.shape[0], -1)
-            best = rows.argmax(1) + torch.arange(len(rows), device=rows.device) * rows.shape[1]
-            must[best if index is None else index[best]] = True
-        return must
-
-    def _must_leave(self, target_of: Tensor, unit_of: Tensor, units: Units, shapes: Sequence[tuple[int, ...]]) -> int:
+    def _must_leave(
+        self, target_of: Tensor, unit_of: Tensor, free: int, units: Units, shapes: Sequence[tuple[int, ...]]
+    ) -> int:
         offsets = torch.tensor([0, *(len(size) for size in units.sizes)], device=unit_of.device).cumsum(0)
         flat = unit_of + offsets[target_of]
         sizes = torch.cat(units.sizes)[flat].to(torch.float64)
@@ -157,11 +123,15 @@ class Planner:
                 _first((costs * sizes).cumsum(0), self._whole_macs() - self.budget.flops.limit(self._whole_macs())),
             )
         if self.budget.bytes is not None:
-            leave = self._leave_for_bytes(leave, flat, units, shapes)
-        # What the rules' upper bounds push out leaves in any case; those units come first in the order.
+            leave = self._leave_for_bytes(min(leave, free), flat, free, units, shapes)
+        if leave > free:
+            least = 1 - float(gone[free - 1]) / self.entries if free else 1.0
+            raise unreachable(str(self.budget), f"{least:.4%} of the prunable weights kept", "100%")
         return leave
 
-    def _leave_for_bytes(self, leave: int, flat: Tensor, units: Units, shapes: Sequence[tuple[int, ...]]) -> int:
+    def _leave_for_bytes(
+        self, leave: int, flat: Tensor, free: int, units: Units, shapes: Sequence[tuple[int, ...]]
+    ) -> int:
         assert self._file_size is not None
         lengths = [len(size) for size in units.sizes]
 
@@ -176,15 +146,11 @@ class Planner:
 
         assert self.budget.bytes is not None
         limit = self.budget.bytes.limit(size_after(0))
-        low, high = leave, len(flat)
+        low, high = leave, free
         if size_after(low) <= limit:
             return low
         if size_after(high) > limit:
-            raise BudgetError(
-                f"bytes={self.budget.bytes}",
-                f"at least {size_after(high):,} bytes, the size of the file with every prunable weight zero",
-                "raise the budget or make more layers prunable",
-            )
+            raise unreachable(f"bytes={self.budget.bytes}", f"{size_after(high):,} bytes", f"{size_after(0):,} bytes")
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if size_after(middle) <= limit else (middle, high)
@@ -196,22 +162,8 @@ class Planner:
             cost * target.numel for cost, target in zip(self._costs, self.targets, strict=True)
         )
 
-    def _least(self) -> list[int]:
-        """Fewest entries that may stay in each target."""
-        least = []
-        for target, (low, _), index, sizes in zip(
-            self.targets, self._bounds, self._units.index, self._units.sizes, strict=True
-        ):
-            if self._protects:
-                low = max(low, int(self._protected(torch.arange(target.numel).reshape(target.shape)).sum()))
-            if self.guard and target.max_sparsity > 0:
-                channels = target.shape[0] if target.depthwise and index is None else 1
-                low = max(low, channels * (1 if index is None else int(sizes.min())))
-            least.append(low)
-        return least
-
     def _check(self) -> None:
-        least, most = sum(self._least()), sum(high for _, high in self._bounds)
+        least, most = sum(self._least), sum(high for _, high in self._bounds)
         if self.budget.sparsity is not None:
             kept = kept_count(self.budget.sparsity, self.entries)
             if kept < least or kept > most:

@@ -28,7 +28,7 @@ class Solution:
 
     keep: boolean tensors, True where an entry stays. kept: entries kept per target.
     threshold: midway between the largest freely pruned and the smallest freely kept score
-    (0 when nothing is pruned, infinity when everything is).
+    (0 when nothing is pruned, the largest score that left when no freely kept one is over).
     """
 
     keep: tuple[Tensor, ...]
@@ -54,7 +54,7 @@ def solve(
     units: Units,
     forced: Sequence[Tensor],
     never: Sequence[tuple[int, int]],
-    fits: Callable[[Tensor, Tensor], int],
+    fits: Callable[[Tensor, Tensor, int], int],
     fraction: float = 1.0,
 ) -> Solution:
     """Prune the units of lowest score, as few as `fits` allows.
@@ -63,7 +63,8 @@ def solve(
         scores: per target, one score per unit; larger stays longer.
         forced: per target, boolean per unit: never pruned.
         never: per target (fewest, most) entries that may stay.
-        fits: given target numbers and unit numbers in the order in which units leave, how many must leave.
+        fits: given target numbers and unit numbers in the order in which units leave, and how many of them may
+            leave, how many must leave.
         fraction: share of those that leave now (a schedule on its way to the budget).
 
     Ties leave in order of the lowest flat index, so that exactly the asked number leaves.
@@ -92,7 +93,9 @@ def solve(
     order = torch.sort(flat, stable=True).indices
     target_of = torch.repeat_interleave(torch.arange(len(ranked)), lengths).to(order.device)[order]
     unit_of = order - torch.cat([lengths.new_zeros(1), lengths.cumsum(0)[:-1]]).to(order.device)[target_of]
-    leave = int(fits(target_of, unit_of) * fraction + 1e-9)
+    # What an upper bound pushes out leaves in any case; what is forced to stay never does.
+    driven, free = int((flat == -torch.inf).sum()), int((flat != torch.inf).sum())
+    leave = int(max(fits(target_of, unit_of, free), driven) * fraction + 1e-9)
     pruned = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
     pruned[order[:leave]] = True
     keep: list[Tensor] = []
@@ -108,8 +111,8 @@ def _threshold(ordered: Tensor, leave: int) -> float:
     last_out = float(ordered[leave - 1]) if leave else 0.0
     first_in = float(ordered[leave]) if leave < len(ordered) else torch.inf
     if first_in == torch.inf:
-        # Only forced units stay: the threshold just clears the last one that left.
-        return torch.inf if leave == len(ordered) else max(last_out, 0.0)
+        # Only forced units stay, or none: the threshold just clears the last one that left.
+        return max(last_out, 0.0)
     if last_out == -torch.inf:
         return 0.0
     return (last_out + first_in) / 2 if leave else 0.0

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from thresher.attach import latent
+from thresher.attach import effective, latent
 from thresher.budget.control import RecedingHorizon
 from thresher.config import check_positive, check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import MaskShell, freeze
+from thresher.methods.masked import freeze, load_masks, saved_masks
 from thresher.methods.pace import Pace
 from thresher.methods.rewind import Snapshot
-from thresher.operators import Groups, soft_threshold
+from thresher.methods.shrinking import SoftShell, nearly_zero, within_bounds
+from thresher.operators import soft_threshold
 from thresher.schedules import parse_schedule
 
 Mode = Literal["during", "early", "init"]
-_SETTLE = {"during": 1.0, "early": 0.5, "init": 0.1}
+_SETTLE = {"during": 0.95, "early": 0.5, "init": 0.1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,11 @@ class Lats:
         schedule: the curve of d as a share of its end value, see `thresher.schedules`: "coupled" (follows the
             learning rate, so that lambda is constant under any scheduler; "coupled:beta=0.1" lets lambda decay),
             "slats", "lats:epochs=100", "pgh:beta=0.01", "linear", "cubic", ...
-        mode: "during" thresholds to the end of training; "early" freezes the support at `settle` and trains the
+        mode: "during" thresholds for the whole of training, but for a last twentieth on the fixed support that makes
+            up for the exact projection (`settle=1` leaves it out); "early" freezes the support at `settle` and trains the
             survivors without shrinkage from there; "init" thresholds for a short while from the random start,
             keeps only the support, rewinds every weight to its start and trains sparse.
-        settle: share of the run at which the support is fixed (default 1, 0.5, 0.1 by mode).
+        settle: share of the run at which the support is fixed (default 0.95, 0.5, 0.1 by mode).
         threshold: end value D, in weight units. l1: the L1 coefficient lambda (coupled schedules only). With
             neither, a controller finds what the budget needs.
         plans: how often the controller looks, over the whole run.
@@ -88,26 +89,6 @@ class Lats:
         return LatsProcess(self, job)
 
 
-class SoftShell(MaskShell):
-    """`S_d(theta)` until the support is frozen, `theta * mask` from then on. `threshold`: buffer of shape (1,)."""
-
-    threshold: Tensor
-
-    def __init__(self, groups: Groups, device: torch.device) -> None:
-        super().__init__()
-        self.register_buffer("threshold", torch.zeros(1, device=device))
-        self.before = partial(self._soft, groups=groups)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> SoftShell:
-        # model.half() and the like must not round the threshold; the device still follows.
-        super()._apply(fn, recurse)
-        self.threshold = self.threshold.to(torch.float32)
-        return self
-
-    def _soft(self, theta: Tensor, groups: Groups) -> Tensor:
-        return soft_threshold(theta, self.threshold, groups=groups)
-
-
 class LatsProcess:
     """Moves the thresholds, re-plans their pace, freezes and rewinds as the mode says."""
 
@@ -121,9 +102,10 @@ class LatsProcess:
         self._pace = Pace(config.schedule, job.forecast[: self._last] or [1.0])
         self._horizon = RecedingHorizon()
         self._moved = [0.0] * len(job.targets)
-        self._scale: float | None = config.threshold
+        self._held = list(self._moved)  # what is in force: `_moved` within the bounds of each tensor's rules
+        self._scale: float | None = None if config.threshold is None else config.threshold / self._pace.whole
         self._every = max(self._last // config.plans, 1)
-        self._shells = [SoftShell(job.groups, latent(target).device) for target in job.targets]
+        self._shells = [SoftShell(job.groups, latent(target)) for target in job.targets]
         self._snapshot: Snapshot | None = None
         self.touched_at_freeze = 0
 
@@ -154,9 +136,14 @@ class LatsProcess:
             scale = self._planned(step, left + move, base)
             for number, rate in enumerate(rates):
                 self._moved[number] += scale * move * (rate / base if base > 0 else 1.0)
-                self._shells[number].threshold.fill_(self._moved[number])
-        if step >= self._last and self._config.mode != "during":
+                self._hold(number, step / self._last)
+        if step >= self._last and self._config.settle_at < 1:
             self._freeze()
+
+    def _hold(self, number: int, progress: float) -> None:
+        target, groups = self._job.targets[number], self._job.groups
+        self._held[number] = within_bounds(self._moved[number], target, groups, progress)
+        self._shells[number].threshold.fill_(self._held[number])
 
     def _planned(self, step: int, left: float, rate: float) -> float:
         """Threshold travel per unit of schedule."""
@@ -165,14 +152,13 @@ class LatsProcess:
         if self._config.threshold is not None or self._job.planner is None or self._job.planner.needs_positions:
             return self._scale or 0.0
         if self._scale is None:
-            self._scale = self._horizon.start(self._quantile(), left)
+            solution = self._job.planner.solve(self.scores())
+            density = sum(solution.kept) / self._job.planner.entries
+            self._scale = self._horizon.start(solution.threshold, left, density)
         elif step % self._every == 0 and left > 0.03 * self._pace.whole:
-            self._scale = self._horizon.replan(self._quantile(), max(self._moved), left, step / self._last)
+            quantile = self._job.planner.solve(self.scores()).threshold
+            self._scale = self._horizon.replan(quantile, max(self._moved), left, step / self._last)
         return self._scale
-
-    def _quantile(self) -> float:
-        assert self._job.planner is not None
-        return self._job.planner.solve(self.scores()).threshold
 
     def _ratios(self) -> list[float]:
         base = max(self._moved)
@@ -189,15 +175,13 @@ class LatsProcess:
         return found
 
     def thresholds(self) -> list[float]:
-        """The threshold of each target, in weight units."""
-        return [0.0] * len(self._moved) if self.frozen else list(self._moved)
+        """The threshold of each target, in weight units; the last one once the support is fixed."""
+        return list(self._held)
 
     def _freeze(self) -> None:
         targets, shells = self._job.targets, self._shells
         magnitudes = self.scores()
-        now = [
-            score * ratio > moved for score, ratio, moved in zip(magnitudes, self._ratios(), self._moved, strict=True)
-        ]
+        now = [effective(target) != 0 for target in targets]
         keep = tuple(now) if self._job.planner is None else self._job.planner.solve(magnitudes).keep
         self.touched_at_freeze = sum(int((a ^ b).sum()) for a, b in zip(now, keep, strict=True))
         weights = [self.export(number, mask) for number, mask in enumerate(keep)]
@@ -208,29 +192,22 @@ class LatsProcess:
         freeze(targets, list(shells), keep, weights)
 
     def export(self, number: int, keep: Tensor) -> Tensor:
-        """S_d'(theta) on `keep`: d' is the present threshold, moved just as far as the support asks."""
+        """S_d(theta) on `keep`. What the budget keeps although d pruned it gets next to nothing: the function stays."""
         theta = latent(self._job.targets[number]).detach()
         if self.frozen:
             return theta * keep
-        magnitude = self._job.groups.magnitude(theta)
-        kept, pruned = magnitude[keep], magnitude[~keep]
-        threshold = self._moved[number]
-        if pruned.numel():
-            threshold = max(threshold, float(pruned.max()))
-        if kept.numel():
-            threshold = min(threshold, float(kept.min()) * (1 - 1e-3))
-        return (
-            soft_threshold(theta, theta.new_full((1,), threshold, dtype=torch.float32), groups=self._job.groups) * keep
-        )
+        weight = soft_threshold(theta, self._shells[number].threshold, groups=self._job.groups)
+        return torch.where(keep & (weight == 0), nearly_zero(theta), weight * keep)
 
     def state_dict(self) -> dict[str, Any]:
         """Thresholds travelled, the plan, the mask, and the snapshot while there is one."""
         return {
-            "moved": self._moved,
+            "moved": list(self._moved),
+            "held": list(self._held),
             "scale": self._scale,
             "pace": self._pace.state_dict(),
             "horizon": self._horizon.state_dict(),
-            "masks": [shell.mask for shell in self._shells],
+            "masks": saved_masks(self._shells),
             "snapshot": self._snapshot.tensors if self._snapshot is not None else None,
             "touched_at_freeze": self.touched_at_freeze,
         }
@@ -241,8 +218,8 @@ class LatsProcess:
         self._pace.load_state_dict(state["pace"])
         self._horizon.load_state_dict(state["horizon"])
         self.touched_at_freeze = state["touched_at_freeze"]
-        for shell, mask, moved in zip(self._shells, state["masks"], self._moved, strict=True):
-            shell.threshold.fill_(moved)
-            if mask is not None:
-                shell.set_mask(mask)
+        self._held = [float(value) for value in state["held"]]
+        for shell, held in zip(self._shells, self._held, strict=True):
+            shell.threshold.fill_(held)
+        load_masks(self._job.targets, self._shells, state["masks"])
         self._snapshot = None if state["snapshot"] is None else Snapshot(self._job.model, state["snapshot"])

@@ -14,7 +14,7 @@ from thresher.budget.ranking import rank_within
 from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import MaskShell
+from thresher.methods.masked import MaskShell, load_masks, saved_masks
 from thresher.schedules import Cubic
 
 Scope = Literal["global", "layer"]
@@ -182,11 +182,9 @@ class MaskProcess:
 
     def state_dict(self) -> dict[str, Any]:
         """Masks are in the model; this is the rest."""
-        return {"thresholds": self._thresholds, "due": self._due, "masks": [shell.mask for shell in self._shells]}
+        return {"thresholds": list(self._thresholds), "due": self._due, "masks": saved_masks(self._shells)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume."""
         self._thresholds, self._due = list(state["thresholds"]), state["due"]
-        for shell, mask in zip(self._shells, state["masks"], strict=True):
-            if mask is not None:
-                shell.set_mask(mask)
+        load_masks(self._job.targets, self._shells, state["masks"])

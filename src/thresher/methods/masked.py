@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class MaskShell(Shell):
 
     def set_mask(self, mask: Tensor) -> None:
         """Put `mask` in force, in place when there was one."""
-        if self.mask is None:
+        if self.mask is None or self.mask.device != mask.device:
             self.mask = mask.clone()
         else:
             self.mask.copy_(mask)
@@ -57,3 +57,15 @@ def freeze(
         for target, shell, mask, weight in zip(targets, shells, keep, weights, strict=True):
             latent(target).copy_(weight * mask)
             shell.set_mask(mask)
+
+
+def saved_masks(shells: Sequence[MaskShell]) -> list[Tensor | None]:
+    """Copies of the masks, so that a state taken now does not follow the run."""
+    return [None if shell.mask is None else shell.mask.clone() for shell in shells]
+
+
+def load_masks(targets: Sequence[Target], shells: Sequence[MaskShell], masks: Sequence[Tensor | None]) -> None:
+    """Put saved masks in force, each where its tensor lives."""
+    for target, shell, mask in zip(targets, shells, masks, strict=True):
+        if mask is not None:
+            shell.set_mask(mask.to(latent(target).device))

@@ -27,6 +27,8 @@ class Pace:
         curve = parse_schedule(schedule)
         self._steps = len(forecast)
         self._forecast = torch.as_tensor(forecast, dtype=torch.float64).clamp(min=0)
+        if not float(self._forecast.sum()):
+            self._forecast = torch.ones(self._steps, dtype=torch.float64)  # nothing is known: a constant rate
         self._coupled = isinstance(curve, Coupled)
         if isinstance(curve, Coupled):
             progress = torch.arange(self._steps, dtype=torch.float64) / self._steps
@@ -49,7 +51,7 @@ class Pace:
         if not self._coupled:
             return float(self._table[step] - self._table[step - 1]), left
         expected = float(self._forecast[step - 1])
-        ratio = rate / expected if expected > 0 else 1.0
+        ratio = rate / expected if rate > 0 and expected > 0 else 1.0  # a rate of 0 says nothing of those to come
         return rate * float(self._decay[step - 1]), left * ratio
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from thresher.errors import InputError
 LrSchedule = LRScheduler | tuple[LRScheduler, int] | Callable[[int], float] | Sequence[float]
 
 
-def effective_rate(optimizer: Optimizer, group: int) -> float:
+def effective_rate(optimizer: Optimizer, group: int, *, peak: bool = False) -> float:
     """eta * (1 - dampening) / (1 - momentum) of a parameter group for SGD, eta for every other optimizer.
+
+    `peak`: with the learning rate that the group was given at first, where a scheduler's warm-up lowered it since.
 
     >>> layer = torch.nn.Linear(1, 1)
     >>> round(effective_rate(torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9), 0), 6)
@@ -26,6 +28,8 @@ def effective_rate(optimizer: Optimizer, group: int) -> float:
     """
     options = optimizer.param_groups[group]
     rate = float(options["lr"])
+    if peak:
+        rate = max(rate, float(options.get("initial_lr", rate)))
     if isinstance(optimizer, SGD) and options["momentum"]:
         rate *= (1 - options["dampening"]) / max(1 - options["momentum"], 1e-6)
     return rate
@@ -42,8 +46,9 @@ def forecast(optimizer: Optimizer, steps: int, lr_schedule: LrSchedule | None, g
 
     Errors: InputError for a list that is too short, or a rate that is negative or not finite.
     """
-    now = effective_rate(optimizer, group)
-    lr = float(optimizer.param_groups[group]["lr"])
+    now = effective_rate(optimizer, group, peak=True)
+    options = optimizer.param_groups[group]
+    lr = max(float(options["lr"]), float(options.get("initial_lr", 0.0)))
     gain = now / lr if lr > 0 else 1.0
     if lr_schedule is None:
         if getattr(optimizer.step, "_wrapped_by_lr_sched", False):
@@ -76,9 +81,20 @@ def _simulate(scheduler: LRScheduler, optimizer: Optimizer, steps: int, every: i
         warnings.simplefilter("ignore")
         for step in range(steps):
             if step and step % every == 0:
-                twin.step()
+                _advance(twin)
             rates.append(float(stand_in.param_groups[group]["lr"]))
     return rates
+
+
+def _advance(scheduler: Any) -> None:
+    try:
+        scheduler.step()
+    except TypeError as error:
+        raise InputError(
+            f"lr_schedule of type {type(scheduler).__name__}, which needs more than a step count",
+            "a scheduler whose rates are known beforehand",
+            "leave lr_schedule out, or give the expected rates as a list",
+        ) from error
 
 
 def _rehome(scheduler: Any, optimizer: Optimizer) -> Any:

@@ -39,9 +39,9 @@ class Trace:
         return {
             "names": list(self.names),
             "every": self.every,
-            "steps": self.steps,
-            "clock": self.clock,
-            "thresholds": self.thresholds,
+            "steps": list(self.steps),
+            "clock": list(self.clock),
+            "thresholds": [list(row) for row in self.thresholds],
             "elapsed": self._elapsed,
         }
 

@@ -47,8 +47,7 @@ class Rule:
     def matches(self, module_name: str, tensor: str, module: nn.Module) -> bool:
         """Whether the rule speaks of tensor `tensor` of module `module_name`."""
         if isinstance(self.match, str):
-            full = f"{module_name}.{tensor}" if module_name else tensor
-            return fnmatchcase(module_name, self.match) or fnmatchcase(full, self.match)
+            return fnmatchcase(module_name, self.match) or fnmatchcase(full_name(module_name, tensor), self.match)
         if isinstance(self.match, type):
             return isinstance(module, self.match)
         return bool(self.match(module_name, module))
@@ -59,6 +58,11 @@ class Rule:
         if isinstance(self.match, str):
             return self.match
         return getattr(self.match, "__name__", repr(self.match))
+
+
+def full_name(module_name: str, tensor: str) -> str:
+    """The state-dict name of tensor `tensor` of module `module_name` (empty for the model itself)."""
+    return f"{module_name}.{tensor}" if module_name else tensor
 
 
 def include(match: Match) -> Rule:

@@ -11,8 +11,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from thresher.errors import InputError
 from thresher.operators import UNSTRUCTURED, Groups
-from thresher.targets.rules import Rule
+from thresher.targets.rules import Rule, full_name
 
+_Site = tuple[str, nn.Module, str, nn.Parameter]
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -71,7 +72,7 @@ def is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and module.groups > 1 and module.groups == module.in_channels
 
 
-def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+def _sites(model: nn.Module) -> Iterator[_Site]:
     for module_name, module in model.named_modules():
         for tensor, parameter in module._parameters.items():
             if parameter is not None:
@@ -88,60 +89,28 @@ def select(
 
     Errors: InputError when a rule matches nothing, or nothing is left to prune.
     """
-    places: dict[int, list[tuple[str, nn.Module, str, nn.Parameter]]] = {}
+    places: dict[int, list[_Site]] = {}
     for site in _sites(model):
         places.setdefault(id(site[3]), []).append(site)
     matched = [False] * len(rules)
     targets: list[Target] = []
     skipped: list[Skipped] = []
     for sites in places.values():
-        wanted: list[bool] = []
-        low, high = 0.0, 1.0
-        excluded_by = ""
-        for module_name, module, tensor, _ in sites:
-            take = is_prunable_type(module, tensor)
-            for position, rule in enumerate(rules):
-                if not rule.matches(module_name, tensor, module):
-                    continue
-                if rule.action == "include":
-                    # A module name means its weights; a bias or a norm has to be named in full.
-                    take = take or sites[0][3].ndim >= 2 or rule.match == f"{module_name}.{tensor}"
-                    matched[position] = matched[position] or take
-                elif rule.action == "exclude":
-                    excluded_by = rule.label if take else excluded_by
-                    matched[position] = True
-                    take = False
-                elif take:
-                    low, high = rule.min_sparsity, rule.max_sparsity
-                    matched[position] = True
-            wanted.append(take)
+        verdict = _judge(sites, rules, matched)
         module_name, module, tensor, parameter = sites[0]
-        name = f"{module_name}.{tensor}" if module_name else tensor
-        if not any(wanted):
-            if excluded_by:
-                skipped.append(Skipped(name, f"excluded by rule {excluded_by!r}"))
-            continue
-        foreign = [site for site, take in zip(sites, wanted, strict=True) if not take]
-        if foreign:
-            kind = type(foreign[0][1]).__name__
-            skipped.append(Skipped(name, f"tied to {foreign[0][0] or 'the model'} ({kind}); include it to prune both"))
-        elif not parameter.requires_grad and not frozen:
-            skipped.append(Skipped(name, "frozen (requires_grad=False)"))
-        elif parameter.numel() == 0:
-            skipped.append(Skipped(name, "empty"))
-        elif parameter.ndim < 2 and groups != UNSTRUCTURED:
-            skipped.append(Skipped(name, f"one-dimensional, has no {groups.spelling} groups"))
-        elif not groups.fits(tuple(parameter.shape)):
-            skipped.append(Skipped(name, f"shape {tuple(parameter.shape)} does not divide into {groups.spelling}"))
-        else:
+        name = full_name(module_name, tensor)
+        reason = _why_not(sites, verdict, groups, frozen)
+        if reason:
+            skipped.append(Skipped(name, reason))
+        elif any(verdict.wanted):
             targets.append(
                 Target(
                     name=name,
                     sites=tuple((site[1], site[2]) for site in sites),
                     shape=tuple(parameter.shape),
                     depthwise=is_depthwise(module),
-                    min_sparsity=low,
-                    max_sparsity=high,
+                    min_sparsity=verdict.low,
+                    max_sparsity=verdict.high,
                 )
             )
     _refuse_idle_rules(model, rules, matched)
@@ -153,6 +122,60 @@ def select(
             "loosen the rules, unfreeze a layer, or include other tensors by a rule",
         )
     return Selection(tuple(targets), tuple(skipped))
+
+
+@dataclass
+class _Verdict:
+    """What the rules say of one Parameter: per site whether it is wanted, the bounds, the rule that excluded it."""
+
+    wanted: list[bool]
+    low: float = 0.0
+    high: float = 1.0
+    excluded_by: str = ""
+
+
+def _judge(sites: Sequence[_Site], rules: Sequence[Rule], matched: list[bool]) -> _Verdict:
+    # Rules outside, sites inside: a later rule wins over an earlier one on whichever site of a tie it speaks.
+    verdict = _Verdict([is_prunable_type(module, tensor) for _, module, tensor, _ in sites])
+    for position, rule in enumerate(rules):
+        for place, (module_name, module, tensor, parameter) in enumerate(sites):
+            if not rule.matches(module_name, tensor, module):
+                continue
+            take = verdict.wanted[place]
+            if rule.action == "include":
+                # A module name means its weights; a bias or a norm has to be named in full.
+                take = take or parameter.ndim >= 2 or rule.match == full_name(module_name, tensor)
+                matched[position] = matched[position] or take
+            elif rule.action == "exclude":
+                verdict.excluded_by = rule.label if take else verdict.excluded_by
+                matched[position] = True
+                take = False
+            elif take:
+                verdict.low, verdict.high = rule.min_sparsity, rule.max_sparsity
+                matched[position] = True
+            verdict.wanted[place] = take
+    return verdict
+
+
+def _why_not(sites: Sequence[_Site], verdict: _Verdict, groups: Groups, frozen: bool) -> str:
+    """The reason to leave a weight dense; empty when there is none, or when nobody ever wanted it."""
+    if not all(verdict.wanted) and verdict.excluded_by:
+        return f"excluded by rule {verdict.excluded_by!r}"
+    if not any(verdict.wanted):
+        return ""
+    parameter = sites[0][3]
+    foreign = [site for site, take in zip(sites, verdict.wanted, strict=True) if not take]
+    if foreign:
+        return f"tied to {foreign[0][0] or 'the model'} ({type(foreign[0][1]).__name__}); include it to prune both"
+    if not parameter.requires_grad and not frozen:
+        return "frozen (requires_grad=False)"
+    if parameter.numel() == 0:
+        return "empty"
+    if parameter.ndim < 2 and groups != UNSTRUCTURED:
+        return f"one-dimensional, has no {groups.spelling} groups"
+    if not groups.fits(tuple(parameter.shape)):
+        return f"shape {tuple(parameter.shape)} does not divide into {groups.spelling}"
+    return ""
 
 
 def _refuse_idle_rules(model: nn.Module, rules: Sequence[Rule], matched: Sequence[bool]) -> None:

@@ -1,0 +1,120 @@
+"""A run folder as data: whatever of it can be read, and a note on whatever cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thresher.apps.report.trace import Trace, trace_of
+from thresher.errors import InputError
+
+Record = Mapping[str, Any]
+ONLY_PRUNED = ("trace.json", "report.json")
+
+FILES = {
+    "config.json": "the settings of the run",
+    "metrics.jsonl": "loss, accuracy and sparsity over time",
+    "trace.json": "thresholds over time",
+    "report.json": "zeros, multiply-adds and bytes per layer",
+    "result.json": "accuracy before and after, bytes, seconds",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a folder held. `steps`, `epochs`: the lines of metrics.jsonl by kind. `missing`: what could not be read.
+
+    Nothing is checked beyond "a JSON object": readers of single values go through `formats.number` and `text`.
+    """
+
+    name: str
+    config: Record
+    steps: tuple[Record, ...]
+    epochs: tuple[Record, ...]
+    trace: Trace | None
+    report: Record
+    result: Record
+    missing: tuple[str, ...]
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the run prunes at all: plain training names its method as null."""
+        return self.config.get("method", "unknown") is not None
+
+    @property
+    def method(self) -> str:
+        """The method's name, as the settings or the report give it."""
+        chosen = self.config.get("method")
+        if isinstance(chosen, Mapping):
+            chosen = chosen.get("name") or chosen.get("kind")
+        # The settings tell presets and modes apart; the report has the bare name.
+        named = (chosen, self.report.get("method"), self.result.get("method"))
+        found = next((method[:60] for method in named if isinstance(method, str) and method), None)
+        return found or ("unknown" if self.pruned else "dense training")
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """Everything readable in `folder`; missing, truncated or alien files become notes.
+
+    Errors: InputError when `folder` is no folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"run {str(folder)!r}", "a run folder", "pass a folder that a thresher command wrote")
+    missing: list[str] = []
+    objects = {file: _object(folder / file, missing) for file in FILES if file.endswith(".json")}
+    rows = _lines(folder / "metrics.jsonl", missing)
+    if objects["config.json"].get("method", "unknown") is None:
+        missing = [note for note in missing if not note.startswith(ONLY_PRUNED)]
+    return Run(
+        name=name or folder.resolve().name,
+        config=objects["config.json"],
+        steps=tuple(row for row in rows if row.get("kind") == "step"),
+        epochs=tuple(row for row in rows if row.get("kind") == "epoch"),
+        trace=trace_of(objects["trace.json"]),
+        report=objects["report.json"],
+        result=objects["result.json"],
+        missing=tuple(missing),
+    )
+
+
+def _object(path: Path, missing: list[str]) -> Record:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        missing.append(f"{path.name} is not there ({FILES[path.name]})")
+        return {}
+    except (OSError, ValueError, RecursionError):
+        missing.append(f"{path.name} cannot be read, or is only half written ({FILES[path.name]})")
+        return {}
+    if not isinstance(value, dict):
+        missing.append(f"{path.name} holds no JSON object ({FILES[path.name]})")
+        return {}
+    return value
+
+
+def _lines(path: Path, missing: list[str]) -> list[Record]:
+    rows: list[Record] = []
+    broken = 0
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    row = None
+                if isinstance(row, dict):
+                    rows.append(row)
+                else:
+                    broken += 1
+    except FileNotFoundError:
+        missing.append(f"{path.name} is not there ({FILES[path.name]})")
+    except OSError:
+        missing.append(f"{path.name} cannot be read ({FILES[path.name]})")
+    if broken:
+        missing.append(f"{path.name}: {broken} of {broken + len(rows)} lines half written or unreadable, left out")
+    return rows

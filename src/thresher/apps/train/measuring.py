@@ -1,0 +1,66 @@
+"""What a saved network is worth: accuracy, zeros, bytes, milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from thresher.apps.data import Batches, load_data
+from thresher.apps.runs import Run
+from thresher.apps.train.device import pick_device
+from thresher.apps.train.evaluate import accuracy
+from thresher.apps.train.network import load_network, weights_file
+from thresher.deploy.latency import time_model
+from thresher.errors import InputError
+from thresher.targets import select
+
+TIMED_BATCH = 32
+
+
+def measure_saved(
+    file: str | Path,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    data_root: Path | None = None,
+    limit: int | None = None,
+    device_name: str = "auto",
+) -> dict[str, Any]:
+    """Accuracy in percent, zeros among convolution and linear weights, size of the file, time of one batch.
+
+    Args:
+        file: a run folder, a file, or the name of known weights. data: default: that of the run.
+
+    Errors: InputError when the file is missing or damaged, or does not fit the data.
+    """
+    if data is None:
+        config = Run.open(file).config if Path(file).is_dir() else {}
+        if "data" not in config:
+            raise InputError(f"{str(file)!r} without a data set", "a data set to evaluate on", "add --data NAME")
+        data = str(config["data"])
+        limit = config.get("limit") if limit is None else limit
+        data_root = Path(config["data_root"]) if data_root is None and config.get("data_root") else data_root
+    device = pick_device(device_name)
+    path = weights_file(file)
+    split = load_data(data, root=data_root, limit=limit)
+    network = load_network(model, file, num_classes=len(split.classes), input_shape=split.input_shape)
+    net = network.model.to(device)
+    mean, std = network.normalisation or (split.mean, split.std)
+    batches = Batches(split.test, min(500, len(split.test)), train=False, mean=mean, std=std, device=device)
+    images = next(iter(batches))[0][:TIMED_BATCH]
+    weights = [getattr(*target.sites[0]).detach() for target in select(net, frozen=True).targets]
+    entries = sum(weight.numel() for weight in weights)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return {
+        "file": str(file),
+        "model": network.name,
+        "data": data,
+        "images": len(split.test),
+        "accuracy": accuracy(net, batches),
+        "zeros": zeros,
+        "entries": entries,
+        "sparsity": zeros / max(entries, 1),
+        "bytes": None if path is None else path.stat().st_size,
+        "milliseconds": 1000 * time_model(net, images, rounds=5, min_time=0.03).seconds,
+        "timed_batch": len(images),
+    }

@@ -1,0 +1,65 @@
+"""The soft threshold in a network: its operator module, and the bounds that rules set on one tensor's threshold."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thresher.attach import latent
+from thresher.methods.masked import MaskShell
+from thresher.operators import Groups, soft_threshold
+from thresher.targets import Target
+
+
+class SoftShell(MaskShell):
+    """`S_d(theta)` until the support is frozen, `theta * mask` from then on. `threshold`: buffer of shape (1,)."""
+
+    threshold: Tensor
+
+    def __init__(self, groups: Groups, theta: Tensor) -> None:
+        super().__init__()
+        wide = torch.promote_types(theta.dtype, torch.float32)
+        self.register_buffer("threshold", torch.zeros(1, device=theta.device, dtype=wide))
+        self.before = partial(self._soft, groups=groups)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SoftShell:
+        # model.half() and the like must not round the threshold; the device still follows.
+        exact = self.threshold
+        super()._apply(fn, recurse)
+        if not exact.is_meta:
+            self.threshold = exact.to(self.threshold.device)
+        return self
+
+    def _soft(self, theta: Tensor, groups: Groups) -> Tensor:
+        return soft_threshold(theta, self.threshold, groups=groups)
+
+
+def within_bounds(threshold: float, target: Target, groups: Groups, progress: float) -> float:
+    """`threshold`, lowered to where `target` has its greatest sparsity, raised to where it has its least.
+
+    Without it a tensor that rules keep dense would train thresholded and come back to life at the end. The least
+    sparsity is approached with `progress` in [0, 1].
+    """
+    if target.max_sparsity == 1.0 and target.min_sparsity == 0.0:
+        return threshold
+    magnitude = groups.magnitude(latent(target).detach()).flatten()
+
+    def level(sparsity: float) -> float:
+        count = int(sparsity * target.numel + 1e-9)
+        return float(magnitude.kthvalue(count).values) if count else 0.0
+
+    return min(max(threshold, level(target.min_sparsity) * min(progress, 1.0)), level(target.max_sparsity))
+
+
+def nearly_zero(theta: Tensor) -> Tensor:
+    """theta / 1000, but never rounded to 0: a weight that counts as kept and does next to nothing.
+
+    >>> nearly_zero(torch.tensor([2.0, 1e-4, 0.0], dtype=torch.float16)).tolist()
+    [0.0019989013671875, 6.103515625e-05, 0.0]
+    """
+    least = torch.finfo(theta.dtype).smallest_normal
+    small = theta * 1e-3
+    return torch.where(small.abs() < least, theta.sign() * least, small)

@@ -1,0 +1,265 @@
+"""What every registered method and preset owes: one suite over all of them."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from method_bench import GRADUAL, NAMES, SOFT, STEPS, Bench, batch, network, zeros_of
+from torch import nn
+from torch.nn.utils import parametrize
+
+import thresher
+from thresher.attach import finalize_copy, latent
+from thresher.errors import InputError, StateError
+from thresher.methods import Lats, method_from_record, method_record, parse_method
+from thresher.methods.registry import REGISTRY
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.mark.parametrize("name", GRADUAL)
+def test_attaching_keeps_the_function_the_parameters_and_their_form(name: str) -> None:
+    plain = network()
+    expected = plain.eval()(batch(99)[0])
+    bench = Bench(name)
+    assert torch.equal(bench.output(), expected)
+    held = {id(p) for group in bench.optimizer.param_groups for p in group["params"]}
+    for target in bench.pruner.targets:
+        weight = getattr(*target.sites[0])
+        original = plain.get_parameter(target.name)
+        assert weight.shape == original.shape
+        assert weight.dtype == original.dtype
+        assert torch.equal(weight, original)
+        assert id(latent(target)) in held
+
+
+@every
+@pytest.mark.parametrize("percent", [0, 50, 90, 99, 100])
+def test_finishing_leaves_plain_modules_with_exactly_the_asked_zeros(name: str, percent: int) -> None:
+    bench = Bench(name, f"sparsity={percent}%").train()
+    report = bench.finish()
+    zeros, entries = zeros_of(bench.pruner)
+    assert zeros == report.zeros == percent * entries // 100
+    assert report.got["sparsity"] == zeros / entries
+    assert not any(parametrize.is_parametrized(module) for module in bench.model.modules())
+    assert [type(module) for module in bench.model] == [type(module) for module in network()]
+    assert list(bench.model.state_dict()) == list(network().state_dict())
+    assert bench.model[9].weight is bench.model[11].weight
+    assert torch.isfinite(bench.output()).all()
+    if percent < 100:
+        assert bench.model[3].weight.flatten(1).any(1).all()
+
+
+@every
+def test_finishing_without_training_is_exact_too(name: str) -> None:
+    bench = Bench(name)
+    bench.finish()
+    zeros, entries = zeros_of(bench.pruner)
+    assert zeros == int(0.9 * entries)
+
+
+@every
+@pytest.mark.parametrize(
+    ("budget", "groups"),
+    [
+        ("sparsity=50%", "2:4"),
+        ("sparsity=60%", "row"),
+        ("sparsity=75%", "block:4x1"),
+        ("params=40%,flops=50%", "weight"),
+    ],
+)
+def test_groups_and_other_budgets_hold(name: str, budget: str, groups: str) -> None:
+    bench = Bench(name, budget, more={"groups": groups}).train()
+    report = bench.finish()
+    asked = thresher.Budget.parse(budget)
+    zeros, entries = zeros_of(bench.pruner)
+    if asked.sparsity is not None:
+        assert zeros >= int(asked.sparsity * entries)
+        assert zeros - int(asked.sparsity * entries) < 32 * 9
+    else:
+        nonzero = sum(int(p.count_nonzero()) for p in bench.model.parameters())
+        total = sum(p.numel() for p in bench.model.parameters())
+        assert nonzero <= int(0.4 * total)
+        assert report.macs is not None
+        assert report.macs <= 0.5 * report.total_macs
+        assert nonzero == int(0.4 * total) or report.macs > 0.5 * report.total_macs - 36
+    if groups == "2:4":
+        assert (bench.model[9].weight.reshape(32, 8, 4).count_nonzero(2) == 2).all()
+
+
+@every
+def test_finishing_changes_no_output_when_it_touches_nothing(name: str) -> None:
+    method = parse_method(name)
+    bench = Bench(name)
+    if isinstance(method, Lats):
+        # A budget would move the support at the end; a given threshold leaves it where it is.
+        bench = Bench(dataclasses.replace(method, threshold=0.02), None)
+    bench.train()
+    expected = bench.output()
+    report = bench.finish()
+    assert report.touched == 0
+    assert 0 < report.zeros < report.entries
+    assert torch.equal(bench.output(), expected)
+
+
+@every
+def test_a_run_resumes_bit_for_bit_at_any_step(name: str) -> None:
+    whole, states = Bench(name), []
+    for step in range(STEPS + 1):
+        states.append(
+            (
+                copy.deepcopy(whole.model.state_dict()),
+                copy.deepcopy(whole.optimizer.state_dict()),
+                whole.pruner.state_dict(),  # must not follow the run: no copy here
+            )
+        )
+        if step < STEPS:
+            whole.train(step, step + 1)
+    thresholds = whole.pruner.process.thresholds()
+    report = whole.finish()
+    for step, (model, optimizer, pruner) in enumerate(states):
+        again = Bench(name)
+        again.model.load_state_dict(model)
+        again.optimizer.load_state_dict(optimizer)
+        again.pruner.load_state_dict(pruner)
+        assert again.pruner.step == step
+        again.train(step)
+        assert again.pruner.process.thresholds() == thresholds
+        assert again.pruner.trace.state_dict() == whole.pruner.trace.state_dict()
+        assert again.finish() == report
+        for key, value in whole.model.state_dict().items():
+            assert torch.equal(again.model.state_dict()[key], value), (step, key)
+
+
+@every
+def test_a_state_survives_the_disk_without_pickled_objects(name: str, tmp_path: Path) -> None:
+    bench = Bench(name).train(0, 7)
+    torch.save(bench.pruner.state_dict(), tmp_path / "pruner.pt")
+    again = Bench(name)
+    again.model.load_state_dict(bench.model.state_dict())
+    again.pruner.load_state_dict(torch.load(tmp_path / "pruner.pt", weights_only=True))
+    assert again.pruner.process.thresholds() == bench.pruner.process.thresholds()
+    assert torch.equal(again.output(), bench.output())
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("method", Bench("random")),
+        ("budget", Bench("gmp", "sparsity=80%")),
+        ("steps", Bench("gmp", steps=13)),
+        ("groups", Bench("gmp", "sparsity=50%", more={"groups": "row"})),
+        ("names", Bench("gmp", more={"rules": ["exclude:13"]})),
+        ("start", Bench("gmp", more={"start": 3})),
+    ],
+)
+def test_the_state_of_another_run_is_refused(key: str, other: Bench) -> None:
+    bench = Bench("gmp", "sparsity=50%" if key == "groups" else "sparsity=90%")
+    with pytest.raises(StateError, match=f"a state with {key}="):
+        bench.pruner.load_state_dict(other.pruner.state_dict())
+
+
+@every
+def test_steps_after_the_end_move_nothing(name: str) -> None:
+    bench = Bench(name).train()
+    thresholds = bench.pruner.process.thresholds()
+    supports = [getattr(*target.sites[0]) != 0 for target in bench.pruner.targets]
+    bench.train(STEPS, STEPS + 4)
+    assert bench.pruner.step == STEPS + 4
+    assert bench.pruner.process.thresholds() == thresholds
+    if name not in SOFT or parse_method(name).settle_at < 1:
+        later = [getattr(*target.sites[0]) != 0 for target in bench.pruner.targets]
+        assert all(torch.equal(a, b) for a, b in zip(supports, later, strict=True))
+    bench.finish()
+    zeros, entries = zeros_of(bench.pruner)
+    assert zeros == int(0.9 * entries)
+
+
+@every
+def test_finishing_twice_is_refused_and_the_hooks_are_gone(name: str) -> None:
+    bench = Bench(name).train()
+    bench.finish()
+    with pytest.raises(StateError, match="finished run"):
+        bench.finish()
+    bench.train(0, 1)
+    assert bench.pruner.step == STEPS
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in bench.model.modules())
+
+
+@every
+def test_a_deep_copy_is_independent_and_finishes_on_its_own(name: str) -> None:
+    bench = Bench(name).train(0, 6)
+    twin = copy.deepcopy(bench.model)
+    expected = bench.output()
+    assert torch.equal(finalize_copy(twin).eval()(batch(99)[0]), expected)
+    bench.train(6).finish()
+    assert torch.equal(twin.eval()(batch(99)[0]), expected)
+    assert torch.equal(finalize_copy(twin).eval()(batch(99)[0]), expected)
+
+
+@every
+def test_the_plain_state_dict_is_the_function_of_the_moment(name: str) -> None:
+    bench = Bench(name).train(0, 8)
+    plain = network()
+    plain.load_state_dict(bench.pruner.plain_state_dict())
+    assert torch.equal(plain.eval()(batch(99)[0]), bench.output())
+    bench.train(8)
+    bench.finish()
+
+
+@every
+def test_the_saved_file_has_the_reported_size_and_loads_into_a_plain_model(name: str, tmp_path: Path) -> None:
+    bench = Bench(name, "bytes=60%").train()
+    report = bench.finish()
+    path = tmp_path / "model.safetensors"
+    assert thresher.save(bench.model, path).bytes == path.stat().st_size == report.bytes == report.got["bytes"]
+    plain = network()
+    whole = tmp_path / "whole.safetensors"
+    assert path.stat().st_size <= int(0.6 * thresher.save(plain, whole).bytes)
+    thresher.load(path, plain)
+    for key, value in bench.model.state_dict().items():
+        assert torch.equal(plain.state_dict()[key], value), key
+
+
+@every
+def test_the_configuration_survives_json_and_its_own_repr(name: str) -> None:
+    method = parse_method(name)
+    record = json.loads(json.dumps(method_record(method)))
+    assert method_from_record(record) == method
+    assert eval(repr(method), dict(REGISTRY) | {kind.__name__: kind for kind in REGISTRY.values()}) == method
+    with pytest.raises(InputError, match="unknown key colour"):
+        method_from_record({**record, "colour": 1})
+    with pytest.raises(InputError, match="version 2"):
+        method_from_record({**record, "version": 2})
+    with pytest.raises(InputError, match="one of gmp"):
+        method_from_record({**record, "kind": "wishing"})
+
+
+@every
+def test_a_configuration_is_frozen(name: str) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parse_method(name).name = "x"  # type: ignore[misc]
+
+
+@every
+def test_rules_hold_to_the_end(name: str) -> None:
+    bench = Bench(name, "sparsity=50%", more={"rules": ["exclude:0", "dense:13", "9:max=50%", "6:min=75%"]}).train()
+    report = bench.finish()
+    by_name = {layer.name: layer for layer in report.layers}
+    assert "0.weight" not in by_name
+    assert by_name["13.weight"].zeros == 0
+    assert by_name["9.weight"].sparsity <= 0.5
+    assert by_name["6.weight"].sparsity >= 0.75
+    assert report.zeros == report.entries // 2
+
+
+@every
+def test_frozen_and_excluded_weights_are_never_written(name: str) -> None:
+    bench = Bench(name, more={"rules": ["exclude:6"]})
+    before = bench.model[6].weight.detach().clone()
+    bench.finish()
+    assert torch.equal(bench.model[6].weight, before)
+    assert type(bench.model[6]) is nn.Conv2d
