@@ -122,6 +122,21 @@ def test_resume_takes_the_settings_from_the_run_and_a_finished_one_answers_at_on
     assert "going on" not in shown.stderr
 
 
+def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch):
+    from thresher.apps.cli import watching
+
+    def interrupt(self, record):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watching.Lines, "logged", interrupt)
+        shown = call(*PRUNE, "--out", "a run", "--checkpoint-every", 1, code=130)
+    assert shown.stderr.splitlines()[-1] == "stopped; go on with: thresher prune --resume --out 'a run'"
+    assert Run.open(here / "a run").missing()
+    call("prune", "--resume", "--out", "a run", "--quiet")
+    assert Run.open(here / "a run").missing() == []
+
+
 def test_the_demo_ends_with_exact_zeros_in_every_row(here):
     few = ["--dense-epochs", 3, "--epochs", 2, "--method", "magnitude", "--method", "lats:mode=early"]
     shown = json.loads(call("demo", *few, "--out", "out", "--json", "--quiet").stdout)
@@ -133,7 +148,7 @@ def test_the_demo_ends_with_exact_zeros_in_every_row(here):
 
 def test_the_demo_prints_a_table(here):
     shown = call("demo", "--dense-epochs", 1, "--epochs", 1, "--method", "gmp").stdout
-    assert re.search(r"method +accuracy +zeros +sparsity +bytes +milliseconds", shown)
+    assert re.search(r"method +accuracy +zeros +sparsity +bytes +milliseconds +dense", shown)
     assert re.search(r"gmp +[\d.]+ % +54,806 +89\.999%", shown)
     assert [path.parent for path in Path("runs/demo").glob("*/gmp")]
 

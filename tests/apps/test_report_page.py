@@ -210,6 +210,15 @@ def test_threshold_dropping_to_zero_is_the_fixed_support(tmp_path: Path) -> None
     assert min(figures["Implied L1 coefficient λ"]["series"][0]["low"]) > 0
 
 
+def test_thresholds_that_stand_still_end_the_penalty_trace(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    trace = json.loads((run / "trace.json").read_text())
+    trace["thresholds"][35:] = [trace["thresholds"][35]] * 6
+    (run / "trace.json").write_text(json.dumps(trace))
+    page = html.unescape(page_of(run, out=tmp_path / "r.html"))
+    assert "stays between +0.0 % and +0.0 % of that. No threshold moves after step 34." in page
+
+
 def test_missed_budget_is_said(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a")
     report = json.loads((run / "report.json").read_text())
@@ -217,6 +226,15 @@ def test_missed_budget_is_said(tmp_path: Path) -> None:
     (run / "report.json").write_text(json.dumps(report))
     assert outcome_of(read_run(run)).met is False
     assert "budget missed" in page_of(run, out=tmp_path / "r.html")
+
+
+def test_small_differences_in_time_are_not_called_faster(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    result = json.loads((run / "result.json").read_text()) | {"milliseconds_dense": 2.0, "milliseconds": 1.9}
+    (run / "result.json").write_text(json.dumps(result))
+    page = page_of(run, out=tmp_path / "r.html")
+    assert "faster" not in page
+    assert "1.9 ms a pass, as long as the dense network" in page
 
 
 def test_plain_training_misses_nothing(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ class LatsProcess:
             return self._config.l1  # coupled: travel per unit of effective rate is lambda itself
         if self._config.threshold is not None or self._job.planner is None or self._job.planner.needs_positions:
             return self._scale or 0.0
+        if left <= 0:  # a warm-up from 0 that fills the whole schedule: nothing to divide the travel by
+            return self._scale or 0.0
         if self._scale is None:
             solution = self._job.planner.solve(self.scores())
             density = sum(solution.kept) / self._job.planner.entries

@@ -127,6 +127,7 @@ class MaskProcess:
         self._shells = [MaskShell() for _ in job.targets]
         self._thresholds = [0.0] * len(job.targets)
         self._due: float | None = None
+        self._settled = False
         self._seed = seed
 
     def shell(self, number: int) -> MaskShell:
@@ -146,16 +147,17 @@ class MaskProcess:
         if self._due is None or self._planner.needs_positions:
             return
         solution = self._planner.solve(self.scores(), self._due)
-        self._due = None
+        self._due, self._settled = None, step >= len(self._when) - 1
         for number, (shell, keep) in enumerate(zip(self._shells, solution.keep, strict=True)):
+            pruned = self._magnitude(number)[~keep]  # before the mask changes: what leaves now still has its size
             shell.set_mask(keep)
-            pruned = self._magnitude(number)[~keep]
-            self._thresholds[number] = float(pruned.max()) if pruned.numel() else 0.0
+            if pruned.numel():
+                self._thresholds[number] = max(self._thresholds[number], float(pruned.max()))
 
     def _magnitude(self, number: int) -> Tensor:
         theta = latent(self._job.targets[number]).detach()
         mask = self._shells[number].mask
-        if mask is not None and not self._regrow:
+        if mask is not None and (self._settled or not self._regrow):
             theta = theta * mask
         return self._job.groups.magnitude(theta.float())
 
@@ -173,7 +175,7 @@ class MaskProcess:
         return found
 
     def thresholds(self) -> list[float]:
-        """The largest magnitude pruned at the last update."""
+        """The largest magnitude pruned so far."""
         return list(self._thresholds)
 
     def export(self, number: int, keep: Tensor) -> Tensor:
@@ -182,9 +184,14 @@ class MaskProcess:
 
     def state_dict(self) -> dict[str, Any]:
         """Masks are in the model; this is the rest."""
-        return {"thresholds": list(self._thresholds), "due": self._due, "masks": saved_masks(self._shells)}
+        return {
+            "thresholds": list(self._thresholds),
+            "due": self._due,
+            "settled": self._settled,
+            "masks": saved_masks(self._shells),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume."""
-        self._thresholds, self._due = list(state["thresholds"]), state["due"]
+        self._thresholds, self._due, self._settled = list(state["thresholds"]), state["due"], state["settled"]
         load_masks(self._job.targets, self._shells, state["masks"])

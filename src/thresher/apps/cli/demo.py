@@ -72,7 +72,7 @@ def _one(name: str, folder: Path, settings: dict[str, Any], quiet: bool) -> tupl
 def _table(done: list[tuple[str, Run, Result]]) -> list[str]:
     from thresher.budget.report import aligned
 
-    rows = [("method", "accuracy", "zeros", "sparsity", "bytes", "milliseconds")]
+    rows = [("method", "accuracy", "zeros", "sparsity", "bytes", "milliseconds", "dense at that time")]
     for name, _, result in done:
         rows.append(
             (
@@ -82,6 +82,8 @@ def _table(done: list[tuple[str, Run, Result]]) -> list[str]:
                 f"{result.sparsity:.3%}",
                 f"{result.bytes:,}",
                 f"{result.milliseconds:.2f}",
+                # Both were timed in turn, so that a busy machine slows both alike.
+                f"{result.milliseconds_dense:.2f}",
             )
         )
     return aligned(rows)

@@ -27,7 +27,7 @@ class Commands(TyperGroup):
             typer.echo(str(error), err=True)
             raise typer.Exit(REFUSED) from error
         except KeyboardInterrupt as error:
-            typer.echo("stopped; a run that was begun goes on with the same command and --resume", err=True)
+            typer.echo("stopped", err=True)
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             # The reader of our output has left; python would complain once more while closing stdout.

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from thresher.apps.cli.failures import INTERRUPTED
 from thresher.apps.cli.flags import PRUNING, Config, DryRun, Json, Out, Quiet, Resume, given, with_settings
 from thresher.apps.cli.naming import new_folder
 from thresher.apps.train.config import TrainConfig
@@ -93,6 +94,13 @@ def _run(asked: TrainConfig, out: Path, resume: bool, dry_run: bool, quiet: bool
     try:
         with watcher(quiet) as progress:
             result = fit(asked, run, progress, command=shlex.join(["thresher", *sys.argv[1:]]))
+    except KeyboardInterrupt as error:
+        kind = "train" if asked.method is None else "prune"
+        again = f"thresher {kind} --resume --out {shlex.quote(str(run.path))}"
+        typer.echo(
+            f"stopped; go on with: {again}" if run.present() else "stopped before anything was written", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from error
     finally:
         run.drop_if_empty()
     page = report_page([run.path], run.path / "report.html")

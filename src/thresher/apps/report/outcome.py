@@ -39,12 +39,14 @@ class Outcome:
     @property
     def ratio(self) -> str:
         """Dense bytes over bytes, e.g. "8.5×"."""
-        return f"{self.dense_bytes / self.bytes:.3g}×" if self.dense_bytes and self.bytes else UNKNOWN
+        if not self.pruned or not self.dense_bytes or not self.bytes:
+            return UNKNOWN
+        return f"{self.dense_bytes / self.bytes:.3g}×"
 
     @property
     def faster(self) -> str:
-        """How many times faster one pass is."""
-        return _times(self.milliseconds_dense, self.milliseconds, "faster", "slower")
+        """How many times faster one pass is; "" within 10 %, which is what timing on a busy machine can tell apart."""
+        return _times(self.milliseconds_dense, self.milliseconds, "faster", "slower", least=1.1)
 
     @property
     def change(self) -> str:
@@ -70,6 +72,8 @@ class Outcome:
             parts.append(f"{size(self.bytes)}{dense}")
         if self.milliseconds is not None and self.faster:
             parts.append(f"{self.milliseconds:.3g} ms a pass instead of {self.milliseconds_dense:.3g}, {self.faster}")
+        elif self.milliseconds is not None and self.milliseconds_dense is not None and self.pruned:
+            parts.append(f"{self.milliseconds:.3g} ms a pass, as long as the dense network")
         return "; ".join(parts) + "."
 
 
@@ -121,7 +125,7 @@ def _met(asked: object, got: object, run: Run) -> bool | None:
     return all(checks) if checks else None
 
 
-def _times(before: float | None, after: float | None, less: str, more: str) -> str:
-    if before is None or after is None or before <= 0 or after <= 0:
+def _times(before: float | None, after: float | None, less: str, more: str, least: float = 1.05) -> str:
+    if before is None or after is None or before <= 0 or after <= 0 or 1 / least < before / after < least:
         return ""
     return f"{before / after:.3g}× {less}" if before >= after else f"{after / before:.3g}× {more}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -15,17 +14,17 @@ from thresher.apps.runs import Run
 from thresher.apps.runs.board import Board
 from thresher.apps.runs.checkpoint import load_checkpoint, save_checkpoint
 from thresher.apps.runs.metrics import Metrics
-from thresher.apps.train.config import MACHINE_FIELDS, TrainConfig
+from thresher.apps.train.beginning import begin, check_same
+from thresher.apps.train.config import TrainConfig
 from thresher.apps.train.device import autocast, machine_settings
 from thresher.apps.train.evaluate import accuracy
 from thresher.apps.train.finishing import conclude
 from thresher.apps.train.loss import LossMeter, diverged
 from thresher.apps.train.progress import Progress
-from thresher.apps.train.reading import NOT_SETTINGS, parse_config
 from thresher.apps.train.result import Result
 from thresher.apps.train.setup import Workbench, assemble
 from thresher.apps.train.state import capture, restore
-from thresher.errors import NumericsError, StateError
+from thresher.errors import NumericsError
 
 _RECORDS_PER_EPOCH = 50
 _SCALER_PATIENCE = 20
@@ -41,7 +40,7 @@ def fit(config: TrainConfig, run: Run, progress: Progress | None = None, *, comm
     configuration has begun; NumericsError when the loss is no longer finite (the last good checkpoint stays).
     """
     progress = progress or Progress()
-    _check_same(config, run)
+    check_same(config, run)
     done = Result.of(run)
     if done is not None:
         progress.said(f"the run in {run.path} is finished; this is its result")
@@ -50,7 +49,7 @@ def fit(config: TrainConfig, run: Run, progress: Progress | None = None, *, comm
         progress.stage("loading")
         bench = assemble(config)
         bench.attach()
-        _begin(config, run, command)  # not before: what is refused leaves no trace
+        begin(config, run, command)  # not before: what is refused leaves no trace
         meter = LossMeter(bench.device, patience=1 if bench.scaler is None else _SCALER_PATIENCE)
         state, said = load_checkpoint(run.path)
         for message in said:
@@ -174,27 +173,3 @@ class _Loop:
         self._meter.check()
         state = capture(self._bench, self._meter, seconds=self.seconds, accuracy_before=self._before)
         save_checkpoint(self._run.path, state)
-
-
-def _begin(config: TrainConfig, run: Run, command: str | None) -> None:
-    """Write config.json, unless a run goes on."""
-    import thresher
-
-    if "config.json" not in run.present():
-        versions = {"thresher": thresher.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        run.write("config.json", {"command": command, **versions, **config.model_dump(mode="json")})
-
-
-def _check_same(config: TrainConfig, run: Run) -> None:
-    """Make sure that a run that was begun was asked the same."""
-    if "config.json" not in run.present():
-        return
-    stored = parse_config({key: value for key, value in run.config.items() if key not in NOT_SETTINGS})
-    wanted, theirs = config.model_dump(mode="json"), stored.model_dump(mode="json")
-    other = [key for key in wanted if key not in MACHINE_FIELDS and wanted[key] != theirs[key]]
-    if other:
-        raise StateError(
-            f"the run in {run.path} with " + ", ".join(f"{key}={wanted[key]!r}" for key in other),
-            ", ".join(f"{key}={theirs[key]!r}" for key in other) + ", as it was begun",
-            "resume with the settings of that run, or start another in a new folder",
-        )

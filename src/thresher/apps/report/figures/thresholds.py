@@ -59,6 +59,8 @@ def implied_penalty(run: Run, detail: Detail) -> Figure | None:
             continue  # where the learning rate is (almost) 0 the quotient means nothing
         values = [(b - a) / passed for a, b in zip(trace.rows[one], trace.rows[two], strict=True)]
         moves.append((trace.steps[two], median(values), min(values), max(values)))
+    rest = _end_of_movement(moves)
+    moves, still = moves[:rest], moves[rest:]
     if not moves:
         return None
     apart = any(high - low > 1e-9 * abs(high) for _, _, low, high in moves)
@@ -77,8 +79,15 @@ def implied_penalty(run: Run, detail: Detail) -> Figure | None:
         across=tuple(at for at, *_ in moves),
         series=(series,),
         table=table(["step", "λ median", "λ smallest", "λ largest"], rows, 60, evenly=True),
-        caption=_steadiness([(at, middle) for at, middle, *_ in moves]),
+        caption=_steadiness([(at, middle) for at, middle, *_ in moves])
+        + (f" No threshold moves after step {count(moves[-1][0])}." if still else ""),
     )
+
+
+def _end_of_movement(moves: Sequence[tuple[float, float, float, float]]) -> int:
+    """How many moves come before thresholds stand still for good; the one in which they stop is no whole move."""
+    moving = max((place + 1 for place, (_, _, low, high) in enumerate(moves) if low or high), default=0)
+    return moving if moving == len(moves) else max(moving - 1, 0)
 
 
 def _steadiness(trace: Sequence[tuple[float, float]]) -> str:
@@ -88,7 +97,7 @@ def _steadiness(trace: Sequence[tuple[float, float]]) -> str:
     if middle <= 0:
         return text
     below, above = min(late) / middle - 1, max(late) / middle - 1
-    low, high = (f"{100 * move:+.1f} %".replace("-", "−") for move in (below, above))
+    low, high = (f"{round(100 * move, 1) + 0.0:+.1f} %".replace("-", "−") for move in (below, above))
     return f"{text} Median {middle:.3g}; from the first tenth on it stays between {low} and {high} of that."
 
 
