@@ -27,15 +27,16 @@ class Shell(nn.Module):
         return weight
 
 
-def check_plain(targets: Iterable[Target]) -> None:
-    """Refuse targets that are parametrized already. Errors: StateError naming the first."""
-    for target in targets:
-        if any(parametrize.is_parametrized(module, tensor) for module, tensor in target.sites):
-            raise StateError(
-                f"{target.name}, which is parametrized already",
-                "a plain tensor",
-                "finish the earlier pruner, or remove the other parametrization first",
-            )
+def check_plain(model: nn.Module) -> None:
+    """Refuse a model that is being pruned already. Errors: StateError naming the first attached tensor."""
+    for name, module in model.named_modules():
+        for tensor, chain in module.parametrizations.items() if parametrize.is_parametrized(module) else ():  # type: ignore[union-attr, operator]
+            if any(isinstance(operator, Shell) for operator in chain):
+                raise StateError(
+                    f"a model whose {name}.{tensor} is being pruned already".replace(" .", " "),
+                    "a model without a pruner at work",
+                    "call finish() on the earlier pruner first",
+                )
 
 
 def attach(target: Target, shell: Shell) -> None:
@@ -46,10 +47,22 @@ def attach(target: Target, shell: Shell) -> None:
 
     Errors: StateError when a tensor is parametrized already.
     """
-    check_plain([target])
+    for module, tensor in target.sites:
+        if parametrize.is_parametrized(module, tensor):
+            raise StateError(
+                f"{target.name}, which is parametrized already",
+                "a plain tensor",
+                "finish the earlier pruner, or remove the other parametrization first",
+            )
     for module, tensor in target.sites:
         vars(module).setdefault(_ORDER, tuple(module._parameters))
+        stored = module._parameters[tensor]
+        assert stored is not None
+        # torch calls `set_` on what it registers, which cuts the gradient hooks of DistributedDataParallel off the
+        # Parameter: so it gets a stand-in on the same memory, and the Parameter itself is put in afterwards, untouched.
+        module._parameters[tensor] = nn.Parameter(stored.detach(), requires_grad=stored.requires_grad)
         parametrize.register_parametrization(module, tensor, shell)
+        module.parametrizations[tensor]._parameters["original"] = stored  # type: ignore[union-attr, index]
 
 
 def latent(target: Target) -> nn.Parameter:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from thresher import load_state
+from thresher.apps.data.roots import find
 from thresher.apps.models import build_model, normalisation_of
 from thresher.apps.runs import FILES, Run
 from thresher.apps.train import Progress, TrainConfig, fit, load_network
@@ -154,6 +155,7 @@ def test_threads_and_kernel_choices_are_put_back(tmp_path):
 
 
 @pytest.mark.shared_data
+@pytest.mark.skipif(find("cifar10") is None, reason="needs the CIFAR-10 files")
 def test_cifar10_and_the_pretrained_resnet20_run_end_to_end(tmp_path):
     asked = {"model": "resnet20", "weights": "cifar10", "data": "cifar10", "limit": 128, "batch_size": 64, "epochs": 1}
     run, result = run_it(tmp_path / "run", **asked, threads=1, lr=0.001, method="lats-early", budget="sparsity=50%")

@@ -220,3 +220,18 @@ def test_frozen_parameters_stay_frozen() -> None:
     assert not finalize_copy(model).weight.requires_grad
     taken_off(targets)
     assert not model.weight.requires_grad
+
+
+def test_hooks_on_a_parameters_gradient_survive_attaching_and_finishing() -> None:
+    """DistributedDataParallel hangs its reduction on the gradient accumulators of the Parameters it was given."""
+    model = nn.Linear(3, 2)
+    accumulators = [p.expand_as(p).grad_fn.next_functions[0][0] for p in model.parameters()]
+    fired: list[int] = []
+    for number, accumulator in enumerate(accumulators):
+        accumulator.register_hook(lambda *_, number=number: fired.append(number))
+    targets = attached(model)
+    model(torch.ones(1, 3)).sum().backward()
+    assert sorted(fired) == [0, 1]
+    taken_off(targets)
+    model(torch.ones(1, 3)).sum().backward()
+    assert sorted(fired) == [0, 0, 1, 1]

@@ -9,36 +9,57 @@ from typing import Any
 from thresher.config import check_positive, check_share
 
 
+SLOPE = 0.95
+_SPREAD, _NOISE = 0.35, 0.15
+
+
 def expected_reach(density: float) -> float:
     """x* before anything is observed: the fewer weights may stay, the harder they resist.
 
-    A line in ln(1/density) through what a trained ResNet-20 showed at 90 to 98 % zeros; any other network is
+    A power of the density through what a trained ResNet-20 showed at 95 and 98 % zeros; any other network is
     corrected by observation.
 
-    >>> round(expected_reach(0.05), 2)
-    2.35
+    >>> expected_reach(0.05)
+    2.5
     """
-    return max(2.35 + 0.85 * (math.log(1 / max(density, 1e-4)) - math.log(20)), 1.2)
+    return float(max(2.5 * (0.05 / max(density, 1e-4)) ** 0.71, 1.1))
 
 
-def fit_reach(points: Sequence[tuple[float, float]], prior: float, weight: float = 0.2) -> float:
-    """Reach x* of the gap model `gap(x) = (1 - x/x*)^2`, by least squares of `1 - sqrt(gap) = x/x*` with a prior.
+def model_gap(x: float, reach: float) -> float:
+    """`gap(x) = (1 - x/x*)^(s x*)` for 0 <= x < x*, with initial slope -s = -0.95 whatever the reach x*.
+
+    >>> round(model_gap(0.5, reach=2.5), 4)
+    0.5886
+    """
+    return float(max(1 - x / reach, 0.0) ** (SLOPE * reach))
+
+
+def fit_reach(points: Sequence[tuple[float, float]], prior: float) -> float:
+    """Reach x* of the gap model, by least squares on ln(gap) with a prior on ln(x*).
 
     x = d/q0 and gap = (q - d)/q0, where q is the quantile of |theta| that meets the budget and q0 its value before
     pruning. Were the weights inert, q would stay at q0 and d would have to travel 1; but training pushes the
-    survivors away from a rising threshold, q rises with it, and the gap closes at x* > 1.
+    survivors away from a rising threshold, q rises with it, and the gap closes at x* > 1. All reaches start with the
+    same slope, so early points say little and the prior stands; later ones overrule it.
 
     Args:
-        points: observed (x, gap). prior: x* expected beforehand, counted like an observation of weight `weight`.
+        points: observed (x, gap); neighbours err alike, so together they count as two. prior: x* expected beforehand.
 
-    >>> round(fit_reach([(x, (1 - x / 1.8) ** 2) for x in (0.3, 0.6, 0.9)], prior=2.1, weight=0.0), 6)
-    1.8
+    >>> round(fit_reach([(x, model_gap(x, 2.0)) for x in (0.5, 1.0, 1.5)], prior=2.5), 1)
+    2.0
     """
-    top, bottom = weight / prior, weight
-    for x, gap in points:
-        top += x * (1 - math.sqrt(max(gap, 0.0)))
-        bottom += x * x
-    return bottom / top if top > 0 else prior
+    best, least = prior, math.inf
+    for step in range(-120, 121):
+        reach = prior * math.exp(step / 100)
+        if any(x >= reach for x, _ in points):
+            continue
+        cost = (step / 100 / _SPREAD) ** 2
+        for x, gap in points:
+            miss = math.log(max(gap, 1e-4)) - SLOPE * reach * math.log1p(-x / reach)
+            cost += 2 / len(points) * (miss / _NOISE) ** 2
+        if cost < least:
+            best, least = reach, cost
+    return max(best, *(x * 1.01 for x, _ in points)) if points else best
 
 
 class RecedingHorizon:
@@ -56,10 +77,10 @@ class RecedingHorizon:
 
     >>> horizon = RecedingHorizon()
     >>> round(horizon.start(quantile=0.1, clock_left=100.0), 6)
-    0.00235
+    0.0025
     """
 
-    def __init__(self, *, prior: float = 2.35, gain: float = 0.3, band: float = 0.15) -> None:
+    def __init__(self, *, prior: float = 2.5, gain: float = 0.3, band: float = 0.15) -> None:
         check_positive("prior", prior)
         check_share("gain", gain)
         check_share("band", band)
@@ -82,7 +103,7 @@ class RecedingHorizon:
         gap = max(quantile - threshold, 0.0) / self._start
         self._points.append((threshold / self._start, gap))
         reach = fit_reach(self._points, self.prior)
-        planned = reach * math.sqrt(gap) * self._start / clock_left
+        planned = reach * gap ** (1 / (SLOPE * reach)) * self._start / clock_left
         self._rate += self.gain * (planned - self._rate)
         if self._anchor is None and progress >= 0.1:
             self._anchor = self._rate

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from thresher.attach import latent
@@ -30,9 +31,20 @@ def _short(value: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
+def real_model(model: nn.Module) -> nn.Module:
+    """The module that names and hooks belong to: torch.compile and data parallel training wrap it."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
 def unwrapped(optimizer: Optimizer | None) -> Optimizer | None:
     """The optimizer that really steps: Accelerate and others wrap it."""
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+    while (inner := getattr(optimizer, "optimizer", None)) is not None:
         optimizer = inner
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise InputError(

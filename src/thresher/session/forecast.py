@@ -89,10 +89,10 @@ def _simulate(scheduler: LRScheduler, optimizer: Optimizer, steps: int, every: i
 def _advance(scheduler: Any) -> None:
     try:
         scheduler.step()
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # it wants a metric, or has come to its end
         raise InputError(
-            f"lr_schedule of type {type(scheduler).__name__}, which needs more than a step count",
-            "a scheduler whose rates are known beforehand",
+            f"lr_schedule of type {type(scheduler).__name__}, whose rates cannot be told beforehand: {error}",
+            "a scheduler that can be stepped for the whole run with nothing but step()",
             "leave lr_schedule out, or give the expected rates as a list",
         ) from error
 

@@ -24,6 +24,7 @@ from thresher.session.checks import (
     checked_steps,
     groups_of,
     leading_group,
+    real_model,
     skipped_by_scaler,
     unwrapped,
 )
@@ -57,14 +58,15 @@ class Pruner:
         lr_schedule: LrSchedule | None,
         record: dict[str, Any] | None,
     ) -> None:
-        # A compiled module wraps the real one; names and hooks belong to the real one.
-        self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self.model = real_model(model)
+        check_plain(self.model)
         self.method, self.budget, self.groups = method, budget, groups
         self._optimizer = unwrapped(optimizer)
         self.steps, self._start = checked_steps(steps, start, self._optimizer)
         selection = select(self.model, rules, groups=groups, frozen=self._optimizer is None)
         self.targets, self.skipped = selection.targets, selection.skipped
-        check_plain(self.targets)
+        if self._optimizer is not None:
+            groups_of(self._optimizer, self.targets)
         self._record = record
         self._dense_bytes = dense_file_bytes(self.model, record)
         self.planner = None if budget is None else planner_of(self.model, self.targets, groups, budget, record)

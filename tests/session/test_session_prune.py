@@ -1,0 +1,272 @@
+"""`thresher.prune` on a user's own loop: what it accepts, what it counts, what it reports."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+import thresher
+from thresher.budget.report import Report
+from thresher.errors import BudgetError, InputError, NumericsError, StateError
+from thresher.session import Pruner
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+
+
+IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+POSITIONS = {"0.weight": 36.0, "4.weight": 1.0}
+CONV, FC = 72, 2880
+
+
+def train(model: nn.Module, optimizer: Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(IMAGES), torch.arange(4)).backward()
+        optimizer.step()
+
+
+def begin(
+    budget: str | None = "sparsity=90%", method: str = "gmp", **more: object
+) -> tuple[nn.Module, Optimizer, Pruner]:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options: dict[str, object] = {"steps": 10, **more}
+    return model, optimizer, thresher.prune(model, optimizer, method, budget, **options)  # type: ignore[arg-type]
+
+
+def test_the_four_line_loop() -> None:
+    model, optimizer, pruner = begin()
+    train(model, optimizer, 10)
+    report = pruner.finish()
+    assert report.zeros == int(0.9 * (CONV + FC)) == sum(int((model[i].weight == 0).sum()) for i in (0, 4))
+
+
+def test_the_optimizer_may_be_made_after_the_model_is_wrapped_or_compiled() -> None:
+    model = net()
+    wrapper = torch.compile(nn.DataParallel(model), backend="eager")
+    pruner = thresher.prune(wrapper, torch.optim.SGD(model.parameters(), lr=0.1), "gmp", "sparsity=50%", steps=1)
+    assert pruner.model is model
+
+
+def test_a_wrapped_optimizer_is_followed_to_the_one_that_steps() -> None:
+    class Accelerated:
+        def __init__(self, optimizer: Optimizer) -> None:
+            self.optimizer = optimizer
+
+    model = net()
+    inner = torch.optim.SGD(model.parameters(), lr=0.01)
+    pruner = thresher.prune(model, Accelerated(Accelerated(inner)), "gmp", "sparsity=90%", steps=5)  # type: ignore[arg-type]
+    train(model, inner, 3)
+    assert pruner.step == 3
+
+
+def test_positions_are_noted_in_the_first_step_of_training() -> None:
+    model, optimizer, pruner = begin()
+    assert pruner.positions == {}
+    train(model, optimizer, 1)
+    assert pruner.positions == POSITIONS
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_an_example_makes_one_shot_flops_budgets_possible() -> None:
+    model = net()
+    report = thresher.prune(model, None, "magnitude", "flops=50%", example=IMAGES).finish()
+    whole = 36 * CONV + FC
+    assert report.total_macs == whole
+    assert report.macs == sum(share * int(model[i].weight.count_nonzero()) for i, share in ((0, 36), (4, 1)))
+    assert whole // 2 - 36 < report.macs <= whole // 2
+    with pytest.raises(StateError, match="pass example="):
+        thresher.prune(net(), None, "magnitude", "flops=50%").finish()
+
+
+def test_unprunable_parameters_count_whole_against_a_params_budget() -> None:
+    model = net()
+    report = thresher.prune(model, None, "magnitude", "params=1000").finish()
+    assert report.got["params"] == 1000
+    # The report itself counts what is not zero; eight batch norm biases still are.
+    assert report.params == sum(int(p.count_nonzero()) for p in model.parameters()) == 992
+
+
+@pytest.mark.parametrize(
+    ("budget", "tight"),
+    [
+        ("params=30%,flops=90%,bytes=90%", "params"),
+        ("params=60%,flops=20%,bytes=90%", "flops"),
+        ("sparsity=30%,params=90%,bytes=30%", "bytes"),
+    ],
+)
+def test_several_limits_hold_at_once_and_the_tightest_is_met(budget: str, tight: str, tmp_path: Path) -> None:
+    dense = {
+        "params": sum(p.numel() for p in net().parameters()),
+        "flops": 36 * CONV + FC,
+        "bytes": thresher.save(net(), tmp_path / "dense.safetensors").bytes,
+    }
+    step = {"params": 1, "flops": 36, "bytes": 16}
+    report = thresher.prune(net(), None, "magnitude", budget, example=IMAGES).finish()
+    asked = thresher.Budget.parse(budget)
+    slack = {
+        name: getattr(asked, name).limit(whole) - report.got[name]
+        for name, whole in dense.items()
+        if getattr(asked, name) is not None
+    }
+    assert min(slack.values()) >= 0
+    assert slack[tight] < step[tight]
+
+
+def test_a_bytes_budget_is_met_by_the_saved_file(tmp_path: Path) -> None:
+    model = net()
+    record = {"note": "x" * 500}
+    pruner = thresher.prune(model, None, "magnitude", "bytes=5KB", record=record)
+    report = pruner.finish()
+    written = thresher.save(model, tmp_path / "a.safetensors", record=record).bytes
+    assert report.bytes == written <= 5000
+    assert written > 5000 - 16
+    with pytest.raises(BudgetError, match="cannot reach"):
+        thresher.prune(net(), None, "magnitude", "bytes=1KB", record=record)
+
+
+def test_tied_weights_count_once_in_entries_and_at_each_place_in_flops() -> None:
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
+    model[1].weight = model[0].weight
+    report = thresher.prune(model, None, "magnitude", "sparsity=50%", example=torch.zeros(1, 6)).finish()
+    assert (report.entries, report.total_macs, report.macs) == (36, 72, 36)
+    assert report.total_params == 36
+
+
+def test_a_prunable_bias_leaves_its_layers_matrix_in_the_fixed_cost() -> None:
+    model = net()
+    rules = ["exclude:4.weight", "include:4.bias"]
+    pruner = thresher.prune(model, None, "magnitude", "sparsity=50%", rules=rules, example=IMAGES)
+    assert pruner.fixed_macs == FC
+    assert pruner.costs == {"0.weight": 36.0, "4.bias": 0.0}
+
+
+def test_one_shot_may_prune_frozen_weights_and_training_may_not() -> None:
+    model = net().requires_grad_(False)
+    assert thresher.prune(model, None, "magnitude", "sparsity=50%").finish().sparsity == 0.5
+    model = net()
+    model[0].weight.requires_grad_(False)
+    pruner = thresher.prune(model, torch.optim.SGD(model.parameters(), lr=0.1), "gmp", "sparsity=50%", steps=1)
+    assert [skip.name for skip in pruner.skipped] == ["0.weight"]
+
+
+def test_the_present_sparsity_can_be_read_at_any_time() -> None:
+    model, optimizer, pruner = begin(method="magnitude")
+    assert pruner.sparsity == int(0.9 * (CONV + FC)) / (CONV + FC)
+    train(model, optimizer, 2)
+    pruner.finish()
+    assert pruner.sparsity == int(0.9 * (CONV + FC)) / (CONV + FC)
+
+
+def test_closing_leaves_the_thresholds_where_they_are() -> None:
+    model, optimizer, pruner = begin(method="lats")
+    train(model, optimizer, 3)
+    thresholds = pruner.process.thresholds()
+    pruner.close()
+    train(model, optimizer, 3)
+    assert pruner.process.thresholds() == thresholds
+    assert pruner.step == 3
+
+
+def test_an_unfinished_run_says_so_in_its_report() -> None:
+    model, optimizer, pruner = begin()
+    train(model, optimizer, 4)
+    assert "finished at step 4 of 10" in pruner.finish().notes
+
+
+def test_the_report_is_written_and_read_back(tmp_path: Path) -> None:
+    model, optimizer, pruner = begin(rules=["exclude:0"])
+    train(model, optimizer, 10)
+    report = pruner.finish(tmp_path / "report.json")
+    assert Report.from_dict(json.loads((tmp_path / "report.json").read_text())) == report
+    text = str(report)
+    assert "4.weight" in text
+    assert "asked sparsity=90%; got sparsity=0.9" in text
+    assert "left dense: 0.weight (excluded by rule '0')" in text
+    with pytest.raises(InputError, match="another version"):
+        Report.from_dict({**report.to_dict(), "version": 2})
+    with pytest.raises(InputError, match="cannot be written"):
+        report.save(tmp_path / "missing" / "report.json")
+
+
+def test_the_trace_holds_every_step_of_a_short_run() -> None:
+    model, optimizer, pruner = begin(method="lats")
+    train(model, optimizer, 10)
+    trace = pruner.trace
+    assert trace.steps == list(range(11))
+    assert trace.clock == pytest.approx([0.01 * step for step in range(11)])
+    assert trace.thresholds[-1] == pruner.process.thresholds()
+    assert thresher.Trace.from_state(trace.state_dict()) == trace
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"steps": 0}, "len\\(loader\\) \\* epochs"),
+        ({"steps": -3}, "steps=-3"),
+        ({"steps": 2.5}, "steps=2.5"),
+        ({"start": 10}, "start=10 of 10 steps"),
+        ({"start": -1}, "start=-1"),
+        ({"rules": ["exclude:nothing"]}, "matches no tensor"),
+        ({"groups": "3:2"}, "groups='3:2'"),
+        ({"example": torch.zeros(2, 2)}, "on which the model fails"),
+        ({"budget": "sparsity=99.99%"}, "cannot reach"),
+        ({"budget": None}, "no budget"),
+        ({"method": "magic"}, "one of magnitude"),
+        ({"lr_schedule": [0.1] * 9}, "9 rates"),
+        ({"lr_schedule": [-0.1] * 10}, "negative"),
+    ],
+)
+def test_a_mistake_is_named_and_leaves_the_model_plain(more: dict[str, object], said: str) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    options = {"method": "gmp", "budget": "sparsity=90%", "steps": 10, **more}
+    with pytest.raises(InputError, match=said):
+        thresher.prune(model, optimizer, **options)  # type: ignore[arg-type]
+    assert [type(module) for module in model] == [type(module) for module in net()]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    other = torch.optim.SGD(net().parameters(), lr=0.1)
+    with pytest.raises(InputError, match=r"does not hold 0\.weight, 4\.weight"):
+        thresher.prune(net(), other, "gmp", "sparsity=90%", steps=3)
+    with pytest.raises(InputError, match="an optimizer of type str"):
+        thresher.prune(net(), "sgd", "gmp", "sparsity=90%", steps=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="without an optimizer"):
+        thresher.prune(net(), None, "gmp", "sparsity=90%", steps=3)
+
+
+def test_two_pruners_on_one_model_are_refused_and_the_first_goes_on() -> None:
+    model, optimizer, pruner = begin()
+    with pytest.raises(StateError, match=r"0\.weight is being pruned already"):
+        thresher.prune(model, optimizer, "lats", "sparsity=50%", steps=5)
+    train(model, optimizer, 10)
+    assert pruner.step == 10
+    assert pruner.finish().zeros == int(0.9 * (CONV + FC))
+
+
+def test_a_model_can_be_pruned_again_after_it_is_finished() -> None:
+    model, optimizer, pruner = begin("sparsity=50%")
+    train(model, optimizer, 10)
+    pruner.finish()
+    again = thresher.prune(model, optimizer, "gmp", "sparsity=90%", steps=5)
+    train(model, optimizer, 5)
+    assert again.finish().zeros == int(0.9 * (CONV + FC))
+    assert pruner.step == 10
+
+
+def test_nan_weights_are_named_when_a_mask_is_due() -> None:
+    model = net()
+    with torch.no_grad():
+        model[4].weight[0, 0] = torch.nan
+    with pytest.raises(NumericsError, match="NaN among the weights"):
+        thresher.prune(model, None, "magnitude", "sparsity=50%")
