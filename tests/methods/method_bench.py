@@ -100,3 +100,10 @@ def zeros_of(pruner: Pruner) -> tuple[int, int]:
     """(exact zeros, entries) of the finished tensors, counted here."""
     weights = [getattr(*target.sites[0]) for target in pruner.targets]
     return sum(int((weight == 0).sum()) for weight in weights), sum(weight.numel() for weight in weights)
+
+
+def assert_exact(bench: Bench, share: float = 0.9) -> None:
+    bench.finish()
+    zeros, entries = zeros_of(bench.pruner)
+    assert zeros == int(share * entries)
+    assert torch.isfinite(bench.output().float()).all()

@@ -8,7 +8,6 @@ from typing import Any
 
 from thresher.config import check_positive, check_share
 
-
 SLOPE = 0.95
 _SPREAD, _NOISE = 0.35, 0.15
 

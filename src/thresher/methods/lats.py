@@ -34,8 +34,8 @@ class Lats:
             learning rate, so that lambda is constant under any scheduler; "coupled:beta=0.1" lets lambda decay),
             "slats", "lats:epochs=100", "pgh:beta=0.01", "linear", "cubic", ...
         mode: "during" thresholds for the whole of training, but for a last twentieth on the fixed support that makes
-            up for the exact projection (`settle=1` leaves it out); "early" freezes the support at `settle` and trains the
-            survivors without shrinkage from there; "init" thresholds for a short while from the random start,
+            up for the exact projection (`settle=1` leaves it out); "early" freezes the support at `settle` and trains
+            the survivors without shrinkage from there; "init" thresholds for a short while from the random start,
             keeps only the support, rewinds every weight to its start and trains sparse.
         settle: share of the run at which the support is fixed (default 0.95, 0.5, 0.1 by mode).
         threshold: end value D, in weight units. l1: the L1 coefficient lambda (coupled schedules only). With

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ class Pace:
         curve = parse_schedule(schedule)
         self._steps = len(forecast)
         self._forecast = torch.as_tensor(forecast, dtype=torch.float64).clamp(min=0)
-        if not float(self._forecast.sum()):
-            self._forecast = torch.ones(self._steps, dtype=torch.float64)  # nothing is known: a constant rate
+        self._highest = 0.0
+        if not float(self._forecast.sum()):  # nothing is known: a constant rate, in units that only ratios have
+            self._forecast, self._highest = torch.ones(self._steps, dtype=torch.float64), math.inf
         self._coupled = isinstance(curve, Coupled)
         if isinstance(curve, Coupled):
             progress = torch.arange(self._steps, dtype=torch.float64) / self._steps
@@ -51,14 +53,22 @@ class Pace:
         if not self._coupled:
             return float(self._table[step] - self._table[step - 1]), left
         expected = float(self._forecast[step - 1])
-        ratio = rate / expected if rate > 0 and expected > 0 else 1.0  # a rate of 0 says nothing of those to come
+        # A rate below its forecast that is still the highest so far is a warm-up, which says nothing of those to come.
+        warming = self._highest <= rate < expected
+        self._highest = max(self._highest, rate)
+        ratio = rate / expected if rate > 0 and expected > 0 and not warming else 1.0
         return rate * float(self._decay[step - 1]), left * ratio
 
     def state_dict(self) -> dict[str, Any]:
-        """The forecast and what was derived from it."""
-        return {"forecast": self._forecast, "decay": self._decay, "table": self._table}
+        """The forecast, what was derived from it, and the highest rate seen."""
+        return {
+            "forecast": self._forecast,
+            "decay": self._decay,
+            "table": self._table,
+            "highest": self._highest,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume with the forecast of the run's start."""
         self._forecast, self._decay, self._table = state["forecast"], state["decay"], state["table"]
-        self._steps = len(self._forecast)
+        self._steps, self._highest = len(self._forecast), float(state["highest"])

@@ -57,8 +57,10 @@ def within_bounds(threshold: float, target: Target, groups: Groups, progress: fl
 def nearly_zero(theta: Tensor) -> Tensor:
     """theta / 1000, but never rounded to 0: a weight that counts as kept and does next to nothing.
 
-    >>> nearly_zero(torch.tensor([2.0, 1e-4, 0.0], dtype=torch.float16)).tolist()
-    [0.0019989013671875, 6.103515625e-05, 0.0]
+    >>> nearly_zero(torch.tensor([1000.0, 0.0])).tolist()
+    [1.0, 0.0]
+    >>> nearly_zero(torch.tensor([-1e-4], dtype=torch.float16)).tolist()  # not -0.0000001, which is 0 in float16
+    [-6.103515625e-05]
     """
     least = torch.finfo(theta.dtype).smallest_normal
     small = theta * 1e-3

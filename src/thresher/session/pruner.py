@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -16,7 +15,7 @@ from thresher.budget.counts import PositionCounter, count_positions
 from thresher.budget.language import Budget
 from thresher.budget.report import Report
 from thresher.contracts import Job, Method
-from thresher.errors import NumericsError, StateError
+from thresher.errors import StateError
 from thresher.methods import method_record
 from thresher.operators import Groups
 from thresher.session.checks import (
@@ -31,6 +30,7 @@ from thresher.session.checks import (
 from thresher.session.costs import costs_of, planner_of
 from thresher.session.forecast import LrSchedule, effective_rate, forecast
 from thresher.session.measure import dense_file_bytes, measure
+from thresher.session.project import project
 from thresher.session.trace import Trace
 from thresher.targets import Rule, select
 
@@ -146,17 +146,7 @@ class Pruner:
         """
         if self._finished:
             raise StateError("finish() on a finished run", "one finish() per prune()", "call thresher.prune again")
-        before = [effective(target) != 0 for target in self.targets]
-        keep = tuple(before) if self.planner is None else self.planner.solve(self.process.scores()).keep
-        weights = []
-        for number, (target, mask) in enumerate(zip(self.targets, keep, strict=True)):
-            weight = self.process.export(number, mask)
-            if not torch.isfinite(weight).all():
-                raise NumericsError(
-                    f"{target.name} with NaN or infinity", "finite weights", "resume from the last good checkpoint"
-                )
-            weights.append(torch.where(mask, weight, weight.new_zeros(())))
-        touched = sum(int((old ^ new).sum()) for old, new in zip(before, keep, strict=True))
+        weights, touched = project(self.targets, self.process, self.planner)
         detach(self.targets, weights)
         self._finished = True
         self.close()
