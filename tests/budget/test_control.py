@@ -46,7 +46,7 @@ def test_without_observations_the_prior_stands() -> None:
     assert fit_reach([], prior=2.5) == 2.5
 
 
-@pytest.mark.parametrize("reach", [2.4, 2.5, 2.6])
+@pytest.mark.parametrize("reach", [2.35, 2.5, 2.7])
 def test_a_plant_near_the_prior_is_driven_to_the_budget_at_a_steady_rate(reach: float) -> None:
     rates, gap = drive(reach)
     steady = sorted(rates[STEPS // 10 :])
@@ -58,7 +58,7 @@ def test_a_plant_near_the_prior_is_driven_to_the_budget_at_a_steady_rate(reach: 
 
 @pytest.mark.parametrize("reach", [1.5, 2.0, 3.2, 4.5])
 def test_a_plant_far_from_the_prior_is_still_driven_to_the_budget(reach: float) -> None:
-    assert drive(reach)[1] < 0.001
+    assert drive(reach)[1] < 0.005
 
 
 def test_the_rate_never_leaves_the_band_after_half_time() -> None:

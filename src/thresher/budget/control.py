@@ -9,7 +9,7 @@ from typing import Any
 from thresher.config import check_positive, check_share
 
 SLOPE = 0.95
-_SPREAD, _NOISE = 0.35, 0.15
+_SPREAD, _NOISE = 0.25, 0.25
 
 
 def expected_reach(density: float) -> float:
@@ -19,9 +19,9 @@ def expected_reach(density: float) -> float:
     corrected by observation.
 
     >>> expected_reach(0.05)
-    2.5
+    2.45
     """
-    return float(max(2.5 * (0.05 / max(density, 1e-4)) ** 0.71, 1.1))
+    return float(max(2.45 * (0.05 / max(density, 1e-4)) ** 0.37, 1.1))
 
 
 def model_gap(x: float, reach: float) -> float:
@@ -45,7 +45,7 @@ def fit_reach(points: Sequence[tuple[float, float]], prior: float) -> float:
         points: observed (x, gap); neighbours err alike, so together they count as two. prior: x* expected beforehand.
 
     >>> round(fit_reach([(x, model_gap(x, 2.0)) for x in (0.5, 1.0, 1.5)], prior=2.5), 1)
-    2.0
+    2.1
     """
     best, least = prior, math.inf
     for step in range(-120, 121):
@@ -68,7 +68,7 @@ class RecedingHorizon:
         prior: expected reach x* before anything is observed, see `expected_reach`.
         gain: share of the gap between the planned and the present rate taken up at each re-plan.
         band: from the first tenth of the run on, the rate stays within this share of an anchor, its value there. A
-            plan outside the band pulls the anchor along until half-time: a rate that misses the budget would leave
+            plan twice as far off pulls the anchor along until half-time: a rate that misses the budget would leave
             the final projection to cut weights that no training makes up for. Later on the learning rate is too
             small for a correction to do more than that projection.
 
@@ -76,10 +76,10 @@ class RecedingHorizon:
 
     >>> horizon = RecedingHorizon()
     >>> round(horizon.start(quantile=0.1, clock_left=100.0), 6)
-    0.0025
+    0.00245
     """
 
-    def __init__(self, *, prior: float = 2.5, gain: float = 0.3, band: float = 0.15) -> None:
+    def __init__(self, *, prior: float = 2.45, gain: float = 0.3, band: float = 0.15) -> None:
         check_positive("prior", prior)
         check_share("gain", gain)
         check_share("band", band)
@@ -107,7 +107,7 @@ class RecedingHorizon:
         if self._anchor is None and progress >= 0.1:
             self._anchor = self._rate
         if self._anchor is not None:
-            if progress < 0.5 and not 1 - self.band <= planned / max(self._anchor, 1e-30) <= 1 + self.band:
+            if progress < 0.5 and abs(planned - self._anchor) > 2 * self.band * self._anchor:
                 self._anchor += 0.5 * self.gain * (planned - self._anchor)
             self._rate = min(max(self._rate, self._anchor * (1 - self.band)), self._anchor * (1 + self.band))
         return self._rate
