@@ -36,6 +36,8 @@ class Report:
 
     `asked` is the budget as text, `got` the measured value of each of its terms; `touched` counts entries
     whose keep-or-prune state the final projection changed. `skipped` names weights left out and why.
+    `l1` is the L1 coefficient that the run stood for: its median, and lowest and highest as shares of it (see
+    `thresher.diagnostics.l1_spread`; None when no threshold moved with training).
     Zeros are counted on the exported weights. `params` counts non-zero parameters of the whole model.
     """
 
@@ -52,7 +54,7 @@ class Report:
     touched: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
-    trace: Mapping[str, float] | None = None
+    l1: Mapping[str, float] | None = None
 
     @property
     def entries(self) -> int:
@@ -120,6 +122,10 @@ class Report:
             f"whole model: {self.params:,} of {self.total_params:,} parameters non-zero, {left} multiply-adds{share}, "
             f"{self.bytes:,} of {self.dense_bytes:,} bytes"
         ]
+        if self.l1 is not None:
+            lines += [
+                f"L1 coefficient: median {self.l1['median']:.3g}, {self.l1['low']:.2f} to {self.l1['high']:.2f} of it"
+            ]
         lines += [f"left dense: {name} ({reason})" for name, reason in self.skipped]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from thresher.attach import latent
 from thresher.budget.planner import FileSize
 from thresher.budget.report import LayerReport, Report
 from thresher.deploy.storage import encoded_bytes, predicted_file_bytes
+from thresher.diagnostics import l1_spread
 from thresher.targets import Target
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def measure(pruner: Pruner, touched: int) -> Report:
     notes = [f"{layer.name} is empty" for layer in layers if layer.zeros == layer.entries]
     if pruner.step < pruner.steps:
         notes.append(f"finished at step {pruner.step} of {pruner.steps}")
+    spread = l1_spread(pruner.trace.clock, pruner.trace.thresholds)
     return Report(
         method=pruner.method.name,
         asked="none" if budget is None else str(budget),
@@ -92,4 +95,5 @@ def measure(pruner: Pruner, touched: int) -> Report:
         touched=touched,
         skipped=tuple((skip.name, skip.reason) for skip in pruner.skipped),
         notes=tuple(notes),
+        l1=spread._asdict() if spread.median > 0 and math.isfinite(spread.high) else None,
     )
