@@ -88,10 +88,10 @@ def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=["magnitude", "gmp", "lats", "lats-early"])
+    parser.add_argument("--methods", nargs="+", default=["lats-early", "gmp", "lats", "magnitude"])
     parser.add_argument("--sparsities", nargs="+", type=float, default=[95, 90, 98])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--lrs", nargs="+", type=float, default=[0.05])
+    parser.add_argument("--lrs", nargs="+", type=float, default=[0.025, 0.05])
     parser.add_argument("--epochs", type=int, default=5)
     args = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)

@@ -23,14 +23,18 @@ LABELS = {
     "lats": "LATS, learning-rate coupled",
     "slats": "S-LATS",
     "pgh": "PGH, during training",
-    "lats-early": "LATS, early pruning",
+    "lats-early": "LATS, early pruning (`lats-early`)",
 }
+
+
+SAME = {"lats:schedule=coupled:beta=0.1,settle=0.7": "lats-early"}  # what rows written before the preset say
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     """The rows of results/NAME.jsonl."""
     path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{**row, "method": SAME.get(row["method"], row["method"])} for row in rows]
 
 
 def best(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:

@@ -22,7 +22,7 @@ from thresher.operators import soft_threshold
 from thresher.schedules import parse_schedule
 
 Mode = Literal["during", "early", "init"]
-_SETTLE = {"during": 0.95, "early": 0.5, "init": 0.1}
+_SETTLE = {"during": 0.95, "early": 0.7, "init": 0.1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Lats:
             up for the exact projection (`settle=1` leaves it out); "early" freezes the support at `settle` and trains
             the survivors without shrinkage from there; "init" thresholds for a short while from the random start,
             keeps only the support, rewinds every weight to its start and trains sparse.
-        settle: share of the run at which the support is fixed (default 0.95, 0.5, 0.1 by mode).
+        settle: share of the run at which the support is fixed (default 0.95, 0.7, 0.1 by mode).
         threshold: end value D, in weight units. l1: the L1 coefficient lambda (coupled schedules only). With
             neither, a controller finds what the budget needs.
         plans: how often the controller looks, over the whole run.
@@ -48,7 +48,7 @@ class Lats:
     Source: LATS, S-LATS and PGH as in methods of soft threshold pruning (scheduled ISTA); lr-coupling derived here.
 
     >>> Lats(schedule="pgh:beta=0.01", mode="early").settle_at
-    0.5
+    0.7
 
     Errors: InputError on unknown modes or schedules, shares outside (0, 1], both threshold and l1.
     """

@@ -31,7 +31,7 @@ def parse_method(text: str | Method) -> Method:
     """`name` or `name:field=value,...` -> a configured method; a method is returned as it is.
 
     >>> parse_method("lats:schedule=pgh:beta=0.05,mode=early").settle_at
-    0.5
+    0.7
     >>> parse_method("gmp:end=0.75")
     Gmp(start=0.0, end=0.75, updates=100, scope='global', allow_regrow=False)
 
