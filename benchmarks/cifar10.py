@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from thresher.diagnostics.l1 import l1_spread
 
 import thresher
 from thresher.apps.data import Batches, load_data
 from thresher.apps.models import build_model, normalisation_of
+from thresher.diagnostics.l1 import l1_spread
 
 RESULTS = Path(__file__).parent / "results" / "cifar10.jsonl"
 
