@@ -64,7 +64,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["lats", "gmp"])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=31)
     args = parser.parse_args()
     networks = {
         "resnet20, batch 128": (
@@ -83,7 +83,7 @@ def main() -> None:
         for method in args.methods:
             dense, _ = stepper(make, inputs, labels, None)
             pruned, _ = stepper(make, inputs, labels, method)
-            ratio = measure_ratio(pruned, dense, rounds=args.rounds, min_time=1.0)
+            ratio = measure_ratio(pruned, dense, rounds=args.rounds, min_time=0.5)
             row = {
                 "network": name,
                 "method": method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -91,6 +92,35 @@ class Planner:
 
         return solve(per_unit, shapes, units, forced, self._bounds, fits, fraction)
 
+    def threshold(self, scores: Sequence[Tensor]) -> float:
+        """`solve(scores).threshold`, the same number, without sorting where a count alone decides."""
+        loose = all(bounds == (0, target.numel) for bounds, target in zip(self._bounds, self.targets, strict=True))
+        entries = all(index is None for index in self._units.index)
+        if not (loose and entries) or self.budget.flops is not None or self.budget.bytes is not None:
+            return self.solve(scores).threshold
+        flats = unit_scores(scores, self._on(scores[0].device))
+        forced = [guard.forced(score, flat) for guard, score, flat in zip(self._guards, scores, flats, strict=True)]
+        flat = torch.cat([torch.where(must, torch.inf, one) for must, one in zip(forced, flats, strict=True)])
+        leave = self._count_to_leave()
+        if not 0 < leave <= int((flat < torch.inf).sum()) or torch.isnan(flat).any():
+            return self.solve(scores).threshold
+        last_out = flat.kthvalue(leave).values
+        tied = int((flat <= last_out).sum()) > leave
+        first_in = (
+            last_out if tied else flat[flat > last_out].min() if leave < len(flat) else flat.new_tensor(torch.inf)
+        )
+        return max(float(last_out), 0.0) if first_in == torch.inf else (float(last_out) + float(first_in)) / 2
+
+    def _count_to_leave(self) -> int:
+        """How many entries `sparsity=` and `params=` send away."""
+        leave = 0
+        if self.budget.sparsity is not None:
+            leave = self.entries - kept_count(self.budget.sparsity, self.entries)
+        if self.budget.params is not None:
+            whole = self.entries + self._other_params
+            leave = max(leave, math.ceil(whole - self.budget.params.limit(whole) - 1e-6))
+        return leave
+
     def _on(self, device: torch.device) -> Units:
         if self._units.sizes[0].device != device:
             moved = tuple(None if ids is None else ids.to(device) for ids in self._units.index)
@@ -104,12 +134,7 @@ class Planner:
         flat = unit_of + offsets[target_of]
         sizes = torch.cat(units.sizes)[flat].to(torch.float64)
         gone = sizes.cumsum(0)
-        leave = 0
-        if self.budget.sparsity is not None:
-            leave = _first(gone, self.entries - kept_count(self.budget.sparsity, self.entries))
-        if self.budget.params is not None:
-            whole = self.entries + self._other_params
-            leave = max(leave, _first(gone, whole - self.budget.params.limit(whole)))
+        leave = _first(gone, self._count_to_leave())
         if self.budget.flops is not None:
             if self._costs is None:
                 raise StateError(

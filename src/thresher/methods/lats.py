@@ -158,7 +158,7 @@ class LatsProcess:
             density = sum(solution.kept) / self._job.planner.entries
             self._scale = self._horizon.start(solution.threshold, left, density)
         elif step % self._every == 0 and left > 0.03 * self._pace.whole:
-            quantile = self._job.planner.solve(self.scores()).threshold
+            quantile = self._job.planner.threshold(self.scores())
             self._scale = self._horizon.replan(quantile, max(self._moved), left, step / self._last)
         return self._scale
 
