@@ -2,8 +2,9 @@
 
     python benchmarks/step_cost.py            # writes benchmarks/results/step_cost.json
 
-float32, no compilation; single steps in turn. Time is the median pruned step over the median dense step, memory the
-peak that torch's allocator reports during one step. The hooks (threshold moves, re-planning) are part of the pruned step.
+float32, no compilation; single steps in turn. Time is the median pruned step over the median dense step,
+memory the peak that torch's allocator reports during one step. The hooks (threshold moves, re-planning) are
+part of the pruned step.
 """
 
 from __future__ import annotations
