@@ -77,16 +77,15 @@ def cifar10_table() -> str:
 def control_table() -> str:
     """How steady the L1 coefficient stayed, and how much the final projection had to do."""
     lines = [
-        "| sparsity | runs | lambda over its median, lowest to highest | entries touched by the final projection |",
-        "|---|---|---|---|",
+        "| method | sparsity | lr | lambda over its median | entries touched by the projection |",
+        "|---|---|---|---|---|",
     ]
-    rows = [row for row in rows_of("cifar10") if row["method"] == "lats"]
-    for sparsity in sorted({row["sparsity"] for row in rows}):
-        found = [row for row in rows if row["sparsity"] == sparsity]
-        low, high = min(row["l1_low"] for row in found), max(row["l1_high"] for row in found)
-        touched = [row["touched"] / row["entries"] for row in found]
+    rows = [row for row in rows_of("cifar10") if row["method"].startswith("lats")]
+    for row in sorted(rows, key=lambda row: (row["method"], row["sparsity"], row["lr"])):
+        touched = row["touched"] / row["entries"]
         lines.append(
-            f"| {sparsity:g} % | {len(found)} | {low:.2f} to {high:.2f} | {min(touched):.3%} to {max(touched):.3%} |"
+            f"| `{row['method']}` | {row['sparsity']:g} % | {row['lr']:g} | "
+            f"{row['l1_low']:.2f} to {row['l1_high']:.2f} | {touched:.2%} |"
         )
     return "\n".join(lines)
 

@@ -46,7 +46,11 @@ def test_without_observations_the_prior_stands() -> None:
     assert fit_reach([], prior=2.5) == 2.5
 
 
-@pytest.mark.parametrize("reach", [2.35, 2.5, 2.7])
+MISSED = pytest.mark.xfail(strict=True, reason="known: a prior wrong by an eighth or more is made up for too abruptly")
+SHORT = pytest.mark.xfail(strict=True, reason="known: a very resistant plant ends 0.3 % of q0 short")
+
+
+@pytest.mark.parametrize("reach", [pytest.param(2.2, marks=MISSED), 2.35, 2.5, 2.7, pytest.param(2.8, marks=MISSED)])
 def test_a_plant_near_the_prior_is_driven_to_the_budget_at_a_steady_rate(reach: float) -> None:
     rates, gap = drive(reach)
     steady = sorted(rates[STEPS // 10 :])
@@ -56,9 +60,9 @@ def test_a_plant_near_the_prior_is_driven_to_the_budget_at_a_steady_rate(reach: 
     assert steady[-1] < 1.2 * median
 
 
-@pytest.mark.parametrize("reach", [1.5, 2.0, 3.2, 4.5])
+@pytest.mark.parametrize("reach", [1.5, 2.0, 3.2, pytest.param(4.5, marks=SHORT)])
 def test_a_plant_far_from_the_prior_is_still_driven_to_the_budget(reach: float) -> None:
-    assert drive(reach)[1] < 0.005
+    assert drive(reach)[1] < 0.001
 
 
 def test_the_rate_never_leaves_the_band_after_half_time() -> None:
