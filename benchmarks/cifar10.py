@@ -37,6 +37,13 @@ def accuracy(model: torch.nn.Module, batches: Batches) -> float:
     return 100 * right / len(batches.data)
 
 
+def schedule_of(optimizer: torch.optim.Optimizer, steps: int, shape: str) -> torch.optim.lr_scheduler.LRScheduler:
+    """The protocol's cosine, or `flat`: constant for three fifths of the run, then straight down to 0."""
+    if shape == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (1 - step / steps) / 0.4))
+
+
 def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
     """One row: train, prune, finish, measure."""
     torch.manual_seed(key["seed"])
@@ -49,7 +56,7 @@ def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
     test = Batches(data.test, 500, train=False, mean=mean, std=std, device=device)
     steps = len(train) * key["epochs"]
     optimizer = torch.optim.SGD(model.parameters(), key["lr"], momentum=0.9, weight_decay=1e-4)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    scheduler = schedule_of(optimizer, steps, key.get("shape", "cosine"))
     pruner = thresher.prune(
         model, optimizer, key["method"], f"sparsity={key['sparsity']}%", steps=steps, lr_schedule=scheduler
     )
@@ -93,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lrs", nargs="+", type=float, default=[0.025, 0.05])
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--shape", choices=["cosine", "flat"], default="cosine", help="of the learning rate")
     args = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
@@ -102,7 +110,12 @@ def main() -> None:
             for method in args.methods:
                 for lr in args.lrs:
                     key = {"method": method, "sparsity": sparsity, "lr": lr, "seed": seed, "epochs": args.epochs}
-                    if any(all(row[name] == value for name, value in key.items()) for row in rows):
+                    if args.shape != "cosine":
+                        key["shape"] = args.shape
+                    if any(
+                        row.get("shape") == key.get("shape") and all(row[name] == value for name, value in key.items())
+                        for row in rows
+                    ):
                         continue
                     row = run(key, data)
                     with RESULTS.open("a") as file:

@@ -24,8 +24,12 @@ LABELS = {
     "slats": "S-LATS",
     "pgh": "PGH, during training",
     "lats-early": "LATS, early pruning (`lats-early`)",
+    "power": "power-p",
+    "st3": "ST-3",
+    "asl": "ASL",
+    "ltp": "LTP",
+    "str": "STR",
 }
-
 
 SAME = {"lats:schedule=coupled:beta=0.1,settle=0.7": "lats-early"}  # what rows written before the preset say
 
@@ -34,7 +38,8 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     """The rows of results/NAME.jsonl."""
     path = RESULTS / f"{name}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [{**row, "method": SAME.get(row["method"], row["method"])} for row in rows]
+    shape = {None: "", "flat": ", flat learning rate"}
+    return [{**row, "method": SAME.get(row["method"], row["method"]) + shape[row.get("shape")]} for row in rows]
 
 
 def best(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:
@@ -56,7 +61,6 @@ def cifar10_table() -> str:
     chosen = best(rows_of("cifar10"))
     sparsities = sorted({sparsity for _, sparsity in chosen})
     methods = [name for name in LABELS if any(method == name for method, _ in chosen)]
-    methods += sorted({method for method, _ in chosen} - set(methods))
     lines = ["| method | " + " | ".join(f"{sparsity:g} % zeros" for sparsity in sparsities) + " |"]
     lines.append("|---|" + "---|" * len(sparsities))
     for method in methods:
@@ -71,6 +75,37 @@ def cifar10_table() -> str:
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
             cells.append(f"{mean(values):.2f}{spread} ({seeds}, lr {found[0]['lr']:g})")
         lines.append(f"| {LABELS.get(method, f'`{method}`')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def variants_table() -> str:
+    """What single settings bring: every run of seed 0 at 95 %, learning rates and settings that were tried."""
+    lines = ["| method and settings | lr | accuracy | entries touched by the projection |", "|---|---|---|---|"]
+    rows = [row for row in rows_of("cifar10") if row["seed"] == 0 and row["sparsity"] == 95]
+    for row in sorted(rows, key=lambda row: (row["method"], row["lr"])):
+        touched = row["touched"] / row["entries"]
+        lines.append(f"| `{row['method']}` | {row['lr']:g} | {row['accuracy']:.2f} | {touched:.2%} |")
+    return "\n".join(lines)
+
+
+def budgets_table() -> str:
+    """Asked against got, over all methods."""
+    path = RESULTS / "budgets.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    lines = [
+        "| asked | methods that met it | largest miss before the projection, in points of sparsity |",
+        "|---|---|---|",
+    ]
+    for asked in dict.fromkeys(row["asked"] for row in rows):
+        found = [row for row in rows if row["asked"] == asked]
+        met = [row for row in found if row.get("met")]
+        if not met:
+            reason = found[0].get("refused", "").splitlines()
+            lines.append(f"| `{asked}` | refused by all {len(found)}: {'; '.join(reason)} | |")
+            continue
+        far = max(met, key=lambda row: abs(row["before"] - row["zeros"] / row["entries"]))
+        miss = 100 * abs(far["before"] - far["zeros"] / far["entries"])
+        lines.append(f"| `{asked}` | {len(met)} of {len(found)} | {miss:.2f} (`{far['method']}`) |")
     return "\n".join(lines)
 
 
@@ -136,7 +171,13 @@ def fill(text: str, tables: dict[str, str]) -> str:
 
 def main() -> None:
     """Rewrite what the results say."""
-    tables = {"cifar10": cifar10_table(), "control": control_table(), "step_cost": step_cost_table()}
+    tables = {
+        "cifar10": cifar10_table(),
+        "variants": variants_table(),
+        "budgets": budgets_table(),
+        "control": control_table(),
+        "step_cost": step_cost_table(),
+    }
     for page in PAGES:
         if page.exists():
             page.write_text(fill(page.read_text(), tables))

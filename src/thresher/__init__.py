@@ -10,27 +10,39 @@ if TYPE_CHECKING:
     from thresher.budget.report import Report
     from thresher.deploy.storage import load, load_state, save
     from thresher.errors import BudgetError, InputError, NumericsError, StateError, ThresherError
-    from thresher.methods import Gmp, Lats, Magnitude, Random
-    from thresher.session import Pruner, Trace, prune
+    from thresher.methods import Asl, Gmp, Lats, Ltp, Magnitude, Power, Random, St3, Str
+    from thresher.session import Pruner, Trace, prune, reestimate_norm
+    from thresher.shrinking import ISpaSP, Shrunk, shrink, shrink_plan
+    from thresher.structure import ShrinkPlan
     from thresher.targets import Rule, bound, dense, exclude, include
+    from thresher.trail import Trail
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Asl",
     "Budget",
     "BudgetError",
     "Gmp",
+    "ISpaSP",
     "InputError",
     "Lats",
+    "Ltp",
     "Magnitude",
     "NumericsError",
+    "Power",
     "Pruner",
     "Random",
     "Report",
     "Rule",
+    "ShrinkPlan",
+    "Shrunk",
+    "St3",
     "StateError",
+    "Str",
     "ThresherError",
     "Trace",
+    "Trail",
     "bound",
     "dense",
     "exclude",
@@ -38,7 +50,10 @@ __all__ = [
     "load",
     "load_state",
     "prune",
+    "reestimate_norm",
     "save",
+    "shrink",
+    "shrink_plan",
 ]
 
 _HOMES = {
@@ -46,9 +61,12 @@ _HOMES = {
     "thresher.budget.report": ("Report",),
     "thresher.deploy.storage": ("load", "load_state", "save"),
     "thresher.errors": ("BudgetError", "InputError", "NumericsError", "StateError", "ThresherError"),
-    "thresher.methods": ("Gmp", "Lats", "Magnitude", "Random"),
-    "thresher.session": ("Pruner", "Trace", "prune"),
+    "thresher.methods": ("Asl", "Gmp", "Lats", "Ltp", "Magnitude", "Power", "Random", "St3", "Str"),
+    "thresher.session": ("Pruner", "Trace", "prune", "reestimate_norm"),
+    "thresher.shrinking": ("ISpaSP", "Shrunk", "shrink", "shrink_plan"),
+    "thresher.structure": ("ShrinkPlan",),
     "thresher.targets": ("Rule", "bound", "dense", "exclude", "include"),
+    "thresher.trail": ("Trail",),
 }
 
 if not TYPE_CHECKING:

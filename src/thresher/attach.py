@@ -75,10 +75,22 @@ def latent(target: Target) -> nn.Parameter:
 
 
 def effective(target: Target) -> Tensor:
-    """The weight that the forward pass uses, `w = P(theta)`, without a graph."""
-    module, tensor = target.sites[0]
-    with torch.no_grad():
-        return getattr(module, tensor).detach()  # type: ignore[no-any-return]
+    """The weight that the forward pass uses in eval mode, `w = P(theta)`, without a graph."""
+    return _read(*target.sites[0])
+
+
+def _read(module: nn.Module, tensor: str) -> Tensor:
+    # An operator may be softer in training; what counts, is saved and is kept in the end is what it does in eval mode.
+    operators = list(module.parametrizations[tensor]) if parametrize.is_parametrized(module, tensor) else []  # type: ignore[union-attr, index, arg-type]
+    flags = [operator.training for operator in operators]
+    try:
+        for operator in operators:
+            operator.training = False
+        with torch.no_grad():
+            return getattr(module, tensor).detach()  # type: ignore[no-any-return]
+    finally:
+        for operator, flag in zip(operators, flags, strict=True):
+            operator.training = flag
 
 
 def detach(targets: Iterable[Target], weights: Iterable[Tensor]) -> None:
@@ -129,7 +141,7 @@ def _refresh(module: nn.Module) -> None:
 
 
 def finalize_copy(model: nn.Module) -> nn.Module:
-    """A plain deep copy of an attached model, each weight as the forward pass sees it; the original is untouched."""
+    """A plain deep copy of an attached model, each weight as in eval mode; the original is untouched."""
     for module in model.modules():
         _refresh(module)
     twin = copy.deepcopy(model)
@@ -142,8 +154,7 @@ def finalize_copy(model: nn.Module) -> nn.Module:
                 continue
             stored = chain.original
             if id(stored) not in done:
-                with torch.no_grad():
-                    weight = getattr(module, tensor).detach().clone()
+                weight = _read(module, tensor).clone()
                 done[id(stored)] = nn.Parameter(weight, requires_grad=stored.requires_grad)
             restore(module, tensor, done[id(stored)])
     return twin

@@ -35,7 +35,10 @@ class Job:
 
 @runtime_checkable
 class Process(Protocol):
-    """A method at work on one model: a thin shell of state around pure functions."""
+    """A method at work on one model: a thin shell of state around pure functions.
+
+    A process may also have `diagnostics() -> dict[str, float]`, numbers worth logging at any moment.
+    """
 
     def shell(self, number: int) -> Shell:
         """The operator module for target `number`."""
@@ -50,7 +53,11 @@ class Process(Protocol):
         """
 
     def penalty(self) -> Tensor | None:
-        """The method's own loss term, for loops that want to add it explicitly; None when it has none."""
+        """The method's own loss term, for loops that want to add it explicitly; None when it has none.
+
+        A function of leaf tensors that belong to the process. When its gradient has arrived there, `before_step` takes
+        that gradient in place of its own.
+        """
 
     def scores(self) -> list[Tensor]:
         """Per target, how strongly each entry stays (weight's shape, float32, not negative)."""

@@ -22,11 +22,15 @@ RANK = {
     "attach": 4,
     "budget": 5,
     "contracts": 6,
+    "recovery": 6,
+    "structure": 6,
     "methods": 7,
     "diagnostics": 7,
     "deploy": 8,
     "session": 9,
-    "apps": 10,
+    "shrinking": 9,
+    "trail": 10,
+    "apps": 11,
 }
 # Narrower than their rank says.
 ONLY = {

@@ -26,6 +26,7 @@ def planner_and_scores(
     return Planner(Budget.parse(budget), targets, groups, other_params=17), scores
 
 
+@pytest.mark.parametrize("fraction", [0.0, 1e-5, 0.4, 1.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(
     "budget",
@@ -39,9 +40,9 @@ def planner_and_scores(
         "sparsity=10%,params=40%",
     ],
 )
-def test_the_short_way_agrees_with_the_projection(budget: str, ties: bool) -> None:
+def test_the_short_way_agrees_with_the_projection(budget: str, ties: bool, fraction: float) -> None:
     planner, scores = planner_and_scores(budget, ties=ties)
-    assert planner.threshold(scores) == planner.solve(scores).threshold
+    assert planner.threshold(scores, fraction) == planner.solve(scores, fraction).threshold
 
 
 def test_rules_and_their_bounds_are_heeded() -> None:

@@ -139,3 +139,17 @@ def test_peak_memory_of_an_unknown_device_is_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_peak_memory_on_cuda_counts_tensors() -> None:
     assert peak_memory(lambda: torch.empty(1024, device="cuda"), device="cuda") == 4096
+
+
+def test_another_clock_is_believed():
+    """A clock that jumps by what each call claims to cost, whatever really passes."""
+    now = [0.0]
+
+    def costs(seconds):
+        def call():
+            now[0] += seconds
+
+        return call
+
+    result = measure_ratio(costs(3.0), costs(2.0), rounds=4, min_time=1.0, clock=lambda: now[0])
+    assert (result.ratio, result.low, result.high) == (1.5, 1.5, 1.5)

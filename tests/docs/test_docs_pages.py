@@ -62,7 +62,7 @@ def test_rooms_import_what_the_architecture_page_says() -> None:
 
 
 def test_patent_is_stated() -> None:
-    assert "US 11,704,571" in page("methods/coming.md")
+    assert "US 11,704,571" in page("methods/ltp.md")
 
 
 def test_every_page_is_in_the_navigation() -> None:

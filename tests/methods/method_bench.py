@@ -10,13 +10,15 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 import thresher
-from thresher.methods import method_names
+from thresher.methods import Lats, method_names, parse_method
 from thresher.session import Pruner
 
 # Every registered name, and the settings that take other ways through the code.
 NAMES = [*method_names(), "lats:settle=1", "gmp:scope=layer,allow_regrow=true"]
 GRADUAL = [name for name in NAMES if name not in ("magnitude", "random")]
 SOFT = [name for name in GRADUAL if not name.startswith("gmp")]
+# Those whose threshold a schedule moves, by the learning rate and never downwards.
+SCHEDULED = [name for name in SOFT if isinstance(parse_method(name), Lats)]
 STEPS = 12
 
 

@@ -15,6 +15,7 @@ import thresher
 
 # Wrapping first or pruning first: users do either.
 RUNS = [("lats", "wrap first"), ("lats", "prune first"), ("gmp", "wrap first")]
+RUNS += [("asl", "wrap first"), ("ltp", "prune first"), ("str", "wrap first")]
 
 
 def worker(rank: int, port: int, folder: str) -> None:

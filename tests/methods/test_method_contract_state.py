@@ -120,7 +120,7 @@ def test_the_configuration_survives_json_and_its_own_repr(name: str) -> None:
         method_from_record({**record, "colour": 1})
     with pytest.raises(InputError, match="version 2"):
         method_from_record({**record, "version": 2})
-    with pytest.raises(InputError, match="one of gmp"):
+    with pytest.raises(InputError, match="one of asl"):
         method_from_record({**record, "kind": "wishing"})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_bench import GRADUAL, NAMES, SOFT, STEPS, Bench, assert_exact, batch, network, sgd, zeros_of
+from method_bench import GRADUAL, NAMES, SCHEDULED, STEPS, Bench, assert_exact, batch, network, sgd, zeros_of
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler, SequentialLR
@@ -37,7 +37,7 @@ def test_any_optimizer_ends_exactly(name: str, optimizer_of: Any) -> None:
     assert_exact(Bench(name, optimizer_of=optimizer_of).train())
 
 
-@pytest.mark.parametrize("name", [name for name in SOFT if name != "lats-init"])
+@pytest.mark.parametrize("name", [name for name in SCHEDULED if name != "lats-init"])
 def test_thresholds_of_parameter_groups_travel_with_their_learning_rates(name: str) -> None:
     bench = Bench(name, optimizer_of=grouped).train(0, 5)
     slow, *_, fast = bench.pruner.process.thresholds()
@@ -81,7 +81,7 @@ def test_warm_up_and_restarts_end_exactly_and_no_threshold_falls(name: str, make
         schedulers[0].step()
         now = pruner.process.thresholds()
         assert all(math.isfinite(value) for value in now)
-        if name in SOFT:
+        if name in SCHEDULED:
             assert all(new >= old for new, old in zip(now, last, strict=True))
         last = now
     pruner.finish()

@@ -92,18 +92,19 @@ class Planner:
 
         return solve(per_unit, shapes, units, forced, self._bounds, fits, fraction)
 
-    def threshold(self, scores: Sequence[Tensor]) -> float:
-        """`solve(scores).threshold`, the same number, without sorting where a count alone decides."""
+    def threshold(self, scores: Sequence[Tensor], fraction: float = 1.0) -> float:
+        """`solve(scores, fraction).threshold`, the same number, without sorting where a count alone decides."""
         loose = all(bounds == (0, target.numel) for bounds, target in zip(self._bounds, self.targets, strict=True))
         entries = all(index is None for index in self._units.index)
         if not (loose and entries) or self.budget.flops is not None or self.budget.bytes is not None:
-            return self.solve(scores).threshold
+            return self.solve(scores, fraction).threshold
         flats = unit_scores(scores, self._on(scores[0].device))
         forced = [guard.forced(score, flat) for guard, score, flat in zip(self._guards, scores, flats, strict=True)]
         flat = torch.cat([torch.where(must, torch.inf, one) for must, one in zip(forced, flats, strict=True)])
-        leave = self._count_to_leave()
-        if not 0 < leave <= int((flat < torch.inf).sum()) or torch.isnan(flat).any():
-            return self.solve(scores).threshold
+        whole = self._count_to_leave()
+        leave = int(whole * fraction + 1e-9)
+        if not leave or whole > int((flat < torch.inf).sum()) or torch.isnan(flat).any():
+            return self.solve(scores, fraction).threshold
         last_out = flat.kthvalue(leave).values
         tied = int((flat <= last_out).sum()) > leave
         first_in = (

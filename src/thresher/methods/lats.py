@@ -17,7 +17,7 @@ from thresher.errors import BudgetError, InputError
 from thresher.methods.masked import freeze, load_masks, saved_masks
 from thresher.methods.pace import Pace
 from thresher.methods.rewind import Snapshot
-from thresher.methods.shrinking import SoftShell, nearly_zero, within_bounds
+from thresher.methods.shrinking import ThresholdShell, nearly_zero, within_bounds
 from thresher.operators import soft_threshold
 from thresher.schedules import parse_schedule
 
@@ -105,11 +105,11 @@ class LatsProcess:
         self._held = list(self._moved)  # what is in force: `_moved` within the bounds of each tensor's rules
         self._scale: float | None = None if config.threshold is None else config.threshold / self._pace.whole
         self._every = max(self._last // config.plans, 1)
-        self._shells = [SoftShell(job.groups, latent(target)) for target in job.targets]
+        self._shells = [ThresholdShell(job.groups, latent(target)) for target in job.targets]
         self._snapshot: Snapshot | None = None
         self.touched_at_freeze = 0
 
-    def shell(self, number: int) -> SoftShell:
+    def shell(self, number: int) -> ThresholdShell:
         """The operator module for target `number`."""
         return self._shells[number]
 

@@ -9,10 +9,15 @@ from typing import Any, get_args, get_type_hints
 from thresher.config import from_record, to_record
 from thresher.contracts import Method
 from thresher.errors import InputError
+from thresher.methods.asl import Asl
 from thresher.methods.lats import Lats
+from thresher.methods.ltp import Ltp
 from thresher.methods.magnitude import Gmp, Magnitude, Random
+from thresher.methods.power import Power
+from thresher.methods.reparameterized import Str
+from thresher.methods.st3 import St3
 
-REGISTRY: dict[str, type[Any]] = {kind.name: kind for kind in (Magnitude, Gmp, Random, Lats)}
+REGISTRY: dict[str, type[Any]] = {kind.name: kind for kind in (Magnitude, Gmp, Random, Lats, Power, St3, Asl, Ltp, Str)}
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "slats": ("lats", {"schedule": "slats"}),

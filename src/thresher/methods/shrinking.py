@@ -1,7 +1,8 @@
-"""The soft threshold in a network: its operator module, and the bounds that rules set on one tensor's threshold."""
+"""A threshold in a network: its operator module, and the bounds that rules set on one tensor's threshold."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,18 +15,22 @@ from thresher.operators import Groups, soft_threshold
 from thresher.targets import Target
 
 
-class SoftShell(MaskShell):
-    """`S_d(theta)` until the support is frozen, `theta * mask` from then on. `threshold`: buffer of shape (1,)."""
+class ThresholdShell(MaskShell):
+    """`operator(theta, threshold)` until the support is frozen, `theta * mask` from then on.
+
+    threshold: buffer of shape (1,), in weight units. operator: one of `thresher.operators`, S_d by default.
+    """
 
     threshold: Tensor
 
-    def __init__(self, groups: Groups, theta: Tensor) -> None:
+    def __init__(self, groups: Groups, theta: Tensor, operator: Callable[..., Tensor] = soft_threshold) -> None:
         super().__init__()
         wide = torch.promote_types(theta.dtype, torch.float32)
         self.register_buffer("threshold", torch.zeros(1, device=theta.device, dtype=wide))
-        self.before = partial(self._soft, groups=groups)
+        self.operator = operator
+        self.before = partial(self._thresholded, groups=groups)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> SoftShell:
+    def _apply(self, fn: Any, recurse: bool = True) -> ThresholdShell:
         # model.half() and the like must not round the threshold; the device still follows.
         exact = self.threshold
         super()._apply(fn, recurse)
@@ -33,8 +38,8 @@ class SoftShell(MaskShell):
             self.threshold = exact.to(self.threshold.device)
         return self
 
-    def _soft(self, theta: Tensor, groups: Groups) -> Tensor:
-        return soft_threshold(theta, self.threshold, groups=groups)
+    def _thresholded(self, theta: Tensor, groups: Groups) -> Tensor:
+        return self.operator(theta, self.threshold, groups=groups)
 
 
 def within_bounds(threshold: float, target: Target, groups: Groups, progress: float) -> float:

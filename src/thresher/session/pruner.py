@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from thresher.attach import attach, check_plain, detach, effective, finalize_copy
+from thresher.attach import attach, check_plain, detach, effective, finalize_copy, latent
 from thresher.budget.counts import PositionCounter, count_positions
 from thresher.budget.language import Budget
 from thresher.budget.report import Report
@@ -95,6 +96,8 @@ class Pruner:
         names = tuple(target.name for target in self.targets)
         self.trace = Trace(names, every=max(self.steps // _RECORDS, 1))
         self._finished = False
+        self._group_sizes: list[int] = []
+        self._membership: list[int] = []
         self._hooks: list[RemovableHandle] = []
         if self._optimizer is not None:
             if example is None:
@@ -122,18 +125,49 @@ class Pruner:
             positions, self._counter = self._counter.positions, None
             self._take_positions(positions)
         self.step += 1
-        rates = [effective_rate(optimizer, group) for group in groups_of(optimizer, self.targets)]
+        rates = self._rates(optimizer)
         if self.step > self._start:
             self.process.advance(self.step - self._start, rates)
         elif self.step == self._start:
             self.process.advance(0, rates)
         self.trace.record(self.step, rates, self.process.thresholds())
 
+    def _rates(self, optimizer: Optimizer) -> list[float]:
+        sizes = [len(group["params"]) for group in optimizer.param_groups]
+        if sizes != self._group_sizes:  # looked up again only when the user added or removed parameters
+            self._group_sizes, self._membership = sizes, groups_of(optimizer, self.targets)
+        of_group = [effective_rate(optimizer, number) for number in range(len(sizes))]
+        return [of_group[number] for number in self._membership]
+
     @property
     def sparsity(self) -> float:
         """Share of exact zeros over the prunable tensors right now, counted on the effective weights."""
         zeros = sum(int((effective(target) == 0).sum()) for target in self.targets)
         return zeros / sum(target.numel for target in self.targets)
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What will be saved beside the weights, as given to `thresher.prune`."""
+        return self._record
+
+    def penalty(self, scale: float = 1.0) -> Tensor:
+        """The method's own loss term, for loops that want to see it: `loss = task + pruner.penalty()`; 0 if none.
+
+        Without this call the optimizer's hook adds the same gradient. It is divided like the loss it is added to: over
+        two micro-batches, add it to each and halve both. `scale`: the factor that a gradient scaler applies,
+        `scaler.get_scale()`; what flows back to the thresholds is divided by it again.
+        """
+        value = self.process.penalty()
+        if value is None:
+            return torch.zeros((), device=latent(self.targets[0]).device)
+        if value.requires_grad:
+            value.register_hook(lambda gradient: gradient / scale)
+        return value
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers worth logging that the method names; empty when it has none."""
+        found = getattr(self.process, "diagnostics", None)
+        return {} if found is None else dict(found())
 
     def plain_state_dict(self) -> dict[str, Tensor]:
         """The model as its forward pass sees it, under its own class's names; the run goes on undisturbed."""

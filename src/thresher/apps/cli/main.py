@@ -10,6 +10,9 @@ from thresher.apps.cli.demo import demo
 from thresher.apps.cli.evaluating import evaluate
 from thresher.apps.cli.failures import Commands
 from thresher.apps.cli.listing import data, methods, models
+from thresher.apps.cli.sensitivity import sensitivity
+from thresher.apps.cli.sweep import sweep
+from thresher.apps.cli.trail import trail
 from thresher.apps.cli.training import prune, train
 
 main = typer.Typer(
@@ -43,6 +46,9 @@ main.command()(demo)
 main.command()(train)
 main.command()(prune)
 main.command("eval")(evaluate)
+main.command()(sensitivity)
+main.command()(sweep)
+main.command()(trail)
 main.command()(methods)
 main.command()(models)
 main.command()(data)

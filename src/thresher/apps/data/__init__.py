@@ -2,6 +2,7 @@
 
 from thresher.apps.data.augment import Augment, augment_names, augmentation, default_augment
 from thresher.apps.data.batches import Batches
+from thresher.apps.data.holding import hold_out
 from thresher.apps.data.library import data_names, load_data
 from thresher.apps.data.roots import data_roots
 from thresher.apps.data.split import ArrayData, DataSplit
@@ -16,5 +17,6 @@ __all__ = [
     "data_names",
     "data_roots",
     "default_augment",
+    "hold_out",
     "load_data",
 ]

@@ -97,6 +97,11 @@ class Run:
         return self.path / "model.safetensors"
 
     @property
+    def trail_path(self) -> Path:
+        """Where the trail is, or would be: a folder with a file for each network kept on the way."""
+        return self.path / "trail"
+
+    @property
     def config(self) -> dict[str, Any]:
         """What was asked."""
         return self._read("config.json")

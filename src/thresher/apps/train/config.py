@@ -35,6 +35,9 @@ class TrainConfig(BaseModel):
     data: str = Field("digits", description="data set by name, folder, or hub:NAME")
     data_root: str | None = Field(None, description="folder that holds the named data sets")
     limit: int | None = Field(None, ge=1, description="at most that many images in each part")
+    held_out: float = Field(
+        0.0, ge=0, lt=1, description="share of the training images to test on, in place of the test part"
+    )
 
     epochs: int = Field(
         10, ge=0, description="passes over the training images; 0 for one-shot methods without training"
@@ -72,6 +75,8 @@ class TrainConfig(BaseModel):
         0, ge=0, description="where pruning begins: a step, or a share of the run below 1"
     )
 
+    trail: int = Field(0, ge=0, description="networks to keep on the way in RUN/trail, ever sparser; 0 keeps none")
+
     @model_validator(mode="after")
     def _agree(self) -> TrainConfig:
         if self.model is None and self.weights is None:
@@ -80,6 +85,8 @@ class TrainConfig(BaseModel):
             raise ValueError("nesterov needs optimizer=sgd and momentum above 0")
         if self.method is None and (self.budget is not None or self.rules):
             raise ValueError("a budget or rules without a method; add a method, e.g. lats")
+        if self.method is None and self.trail:
+            raise ValueError("a trail without a method, which would never get sparser; add a method, or drop trail")
         if self.method is None and self.epochs == 0:
             raise ValueError("epochs=0 without a method leaves nothing to do; raise epochs")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:

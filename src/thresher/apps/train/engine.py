@@ -24,6 +24,8 @@ from thresher.apps.train.progress import Progress
 from thresher.apps.train.result import Result
 from thresher.apps.train.setup import Workbench, assemble
 from thresher.apps.train.state import capture, restore
+from thresher.apps.train.trailing import TrailKeeper, final_sparsity
+from thresher.apps.train.watching import watched
 from thresher.errors import NumericsError
 
 _RECORDS_PER_EPOCH = 50
@@ -49,6 +51,7 @@ def fit(config: TrainConfig, run: Run, progress: Progress | None = None, *, comm
         progress.stage("loading")
         bench = assemble(config)
         bench.attach()
+        target = final_sparsity(bench) if config.trail else None
         begin(config, run, command)  # not before: what is refused leaves no trace
         meter = LossMeter(bench.device, patience=1 if bench.scaler is None else _SCALER_PATIENCE)
         state, said = load_checkpoint(run.path)
@@ -59,10 +62,11 @@ def fit(config: TrainConfig, run: Run, progress: Progress | None = None, *, comm
         else:
             restore(bench, meter, state)
             before, seconds = float(state["accuracy_before"]), float(state["seconds"])
-        loop = _Loop(bench, run, meter, progress, before=before, seconds=seconds, resumed=state is not None)
+        keeper = None if target is None else TrailKeeper(bench, run, target=target, dense_accuracy=before)
+        loop = _Loop(bench, run, meter, progress, keeper, before=before, seconds=seconds, resumed=state is not None)
         loop.run_epochs()
         progress.stage("measuring")
-        return conclude(bench, run, seconds=loop.seconds, accuracy_before=before)
+        return conclude(bench, run, seconds=loop.seconds, accuracy_before=before, keeper=keeper)
 
 
 def train_step(bench: Workbench, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -98,13 +102,14 @@ class _Loop:
         run: Run,
         meter: LossMeter,
         progress: Progress,
+        keeper: TrailKeeper | None,
         *,
         before: float,
         seconds: float,
         resumed: bool,
     ) -> None:
         self._bench, self._run, self._meter, self._progress = bench, run, meter, progress
-        self._before, self._resumed = before, resumed
+        self._keeper, self._before, self._resumed = keeper, before, resumed
         self._began = time.perf_counter() - seconds
 
     @property
@@ -147,6 +152,8 @@ class _Loop:
                 meter.check()
             if bench.step % every == 0:
                 self._note(log, board, {"kind": "step", "epoch": epoch, "loss": float(loss), "lr": rate})
+            if self._keeper is not None:
+                self._keeper.stepped()
             self._progress.stepped(bench.step)
             if config.checkpoint_every and bench.step % config.checkpoint_every == 0 and bench.step < last:
                 self._save()
@@ -154,7 +161,10 @@ class _Loop:
         mean = meter.mean()
         meter.reset()
         right = accuracy(bench.model, bench.test, channels_last=config.channels_last)
-        self._note(log, board, {"kind": "epoch", "epoch": epoch, "loss": mean, "accuracy": right, "lr": rate})
+        record = {"kind": "epoch", "epoch": epoch, "loss": mean, "accuracy": right, "lr": rate}
+        self._note(log, board, record | watched(bench, right))
+        if self._keeper is not None:
+            self._keeper.epoch_ended(right)
         self._save()
 
     def _note(self, log: Metrics, board: Board, record: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from thresher.apps.train.evaluate import accuracy
 from thresher.apps.train.loss import diverged
 from thresher.apps.train.result import Result
 from thresher.apps.train.setup import Workbench
+from thresher.apps.train.trailing import TrailKeeper
 from thresher.budget.counts import eval_mode
 from thresher.deploy.latency import measure_ratio
 from thresher.deploy.storage import save
@@ -17,8 +18,11 @@ from thresher.deploy.storage import save
 _TIMED_BATCH = 32
 
 
-def conclude(bench: Workbench, run: Run, *, seconds: float, accuracy_before: float) -> Result:
-    """Write trace.json, report.json, model.safetensors and, last, result.json; the network is plain afterwards.
+def conclude(
+    bench: Workbench, run: Run, *, seconds: float, accuracy_before: float, keeper: TrailKeeper | None = None
+) -> Result:
+    """Write trace.json, report.json, model.safetensors, the last point of the trail and, at the end, result.json; the
+    network is plain afterwards.
 
     Errors: NumericsError for weights that are not finite.
     """
@@ -32,6 +36,8 @@ def conclude(bench: Workbench, run: Run, *, seconds: float, accuracy_before: flo
         if not torch.isfinite(parameter).all():
             raise diverged(f"{name} with NaN or infinity at the end of the run")
     file = save(bench.model, run.model_path, record=bench.record)
+    if keeper is not None:
+        keeper.finished()
     dense, finished, batch = time_both(bench)
     result = Result(
         accuracy_before=accuracy_before,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from thresher.apps.data import Batches, load_data
 from thresher.apps.runs import Run
 from thresher.apps.train.device import pick_device
 from thresher.apps.train.evaluate import accuracy
-from thresher.apps.train.network import load_network, weights_file
+from thresher.apps.train.network import Network, load_network, weights_file
 from thresher.deploy.latency import time_model
 from thresher.errors import InputError
 from thresher.targets import select
@@ -17,7 +20,18 @@ from thresher.targets import select
 TIMED_BATCH = 32
 
 
-def measure_saved(
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A saved network on its device, the test part of its data, and the file it came from (None for known weights)."""
+
+    network: Network
+    model: nn.Module
+    data: str
+    test: Batches
+    path: Path | None
+
+
+def open_saved(
     file: str | Path,
     *,
     data: str | None = None,
@@ -25,8 +39,8 @@ def measure_saved(
     data_root: Path | None = None,
     limit: int | None = None,
     device_name: str = "auto",
-) -> dict[str, Any]:
-    """Accuracy in percent, zeros among convolution and linear weights, size of the file, time of one batch.
+) -> Saved:
+    """The network in `file` with data to test it on.
 
     Args:
         file: a run folder, a file, or the name of known weights. data: default: that of the run.
@@ -44,19 +58,36 @@ def measure_saved(
     path = weights_file(file)
     split = load_data(data, root=data_root, limit=limit)
     network = load_network(model, file, num_classes=len(split.classes), input_shape=split.input_shape)
-    net = network.model.to(device)
     mean, std = network.normalisation or (split.mean, split.std)
-    batches = Batches(split.test, min(500, len(split.test)), train=False, mean=mean, std=std, device=device)
-    images = next(iter(batches))[0][:TIMED_BATCH]
+    test = Batches(split.test, min(500, len(split.test)), train=False, mean=mean, std=std, device=device)
+    return Saved(network, network.model.to(device), data, test, path)
+
+
+def measure_saved(
+    file: str | Path,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    data_root: Path | None = None,
+    limit: int | None = None,
+    device_name: str = "auto",
+) -> dict[str, Any]:
+    """Accuracy in percent, zeros among convolution and linear weights, size of the file, time of one batch.
+
+    Args, errors: as `open_saved`.
+    """
+    saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device_name)
+    net, path = saved.model, saved.path
+    images = next(iter(saved.test))[0][:TIMED_BATCH]
     weights = [getattr(*target.sites[0]).detach() for target in select(net, frozen=True).targets]
     entries = sum(weight.numel() for weight in weights)
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return {
         "file": str(file),
-        "model": network.name,
-        "data": data,
-        "images": len(split.test),
-        "accuracy": accuracy(net, batches),
+        "model": saved.network.name,
+        "data": saved.data,
+        "images": len(saved.test.data),
+        "accuracy": accuracy(net, saved.test),
         "zeros": zeros,
         "entries": entries,
         "sparsity": zeros / max(entries, 1),

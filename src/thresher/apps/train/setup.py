@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from thresher.apps.data import Batches, DataSplit, default_augment, load_data
+from thresher.apps.data import Batches, DataSplit, default_augment, hold_out, load_data
 from thresher.apps.train.config import TrainConfig
 from thresher.apps.train.device import make_scaler, pick_device
 from thresher.apps.train.network import Network, load_network
@@ -100,6 +100,8 @@ def assemble(config: TrainConfig) -> Workbench:
     """
     device = pick_device(config.device)
     data = load_data(config.data, root=None if config.data_root is None else Path(config.data_root), limit=config.limit)
+    if config.held_out:
+        data = hold_out(data, config.held_out)
     torch.manual_seed(config.seed)
     network = load_network(config.model, config.weights, num_classes=len(data.classes), input_shape=data.input_shape)
     # Only now: libraries that are imported on the way draw numbers, but only in the first run of a process.

@@ -1,0 +1,106 @@
+"""w = theta * 1[|theta| > b*sigma], b learned under a loss on the sparsity erf(b/sqrt 2): adaptive sparsity loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from thresher.budget.steering import check_course
+from thresher.config import check_positive, check_share
+from thresher.contracts import Job
+from thresher.errors import BudgetError, InputError
+from thresher.methods.descent import Momentum
+from thresher.methods.erf import ErfLaw
+from thresher.methods.law import Course
+from thresher.methods.learned import LearnedProcess
+
+Loss = Literal["global", "layer", "hinge", "density"]
+Weight = Literal["entries", "flops", "bytes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asl:
+    """A hard threshold in units of each tensor's standard deviation, learned; gradient straight through.
+
+    Args:
+        loss: "global", gamma*(s - s*)^2 on the sparsity s of all tensors together; "layer", the mean of that over
+            tensors, each at the same sparsity; "hinge", gamma*max(s* - s, 0); "density", gamma*(1 - s), the only one
+            that does without a budget.
+        weight: what the sparsity counts: "entries", "flops" or "bytes"; None: what the budget names, several limits
+            together by how much each is exceeded.
+        gamma: weight of the loss; raised where a run is too short for it to follow the budget.
+        lr: learning rate of b, as a share of that of its weights. momentum: that of b.
+        center: subtract each tensor's mean at the start and after each step, as published for training from scratch.
+            A trained network would lose a constant that it needs; depthwise convolutions are left alone.
+        end: share of the run at which the budget is in force. settle: share at which the support is frozen (1: never).
+        initial: share of the budget in force from the first step (published: 0.6); from there a cubic curve leads on.
+        plans: how often the sparsity is measured over the whole run.
+        pruned_gradient: factor on the gradient of pruned entries.
+
+    Source: Adaptive Sparsity Loss (arXiv 2006.02768); the correction by measured sparsity is this library's.
+
+    >>> Asl(loss="hinge").settle_at
+    0.7
+
+    Errors: InputError on unknown losses or weights, shares outside (0, 1], numbers that are not positive.
+    """
+
+    name: ClassVar[str] = "asl"
+    loss: Loss = "global"
+    weight: Weight | None = None
+    gamma: float = 10.0
+    lr: float = 0.01
+    momentum: float = 0.9
+    center: bool = False
+    end: float = 0.5
+    settle: float = 0.7
+    initial: float = 0.0
+    plans: int = 200
+    pruned_gradient: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("global", "layer", "hinge", "density"):
+            raise InputError(f"loss={self.loss!r}", "'global', 'layer', 'hinge' or 'density'", "correct the loss")
+        if self.weight not in (None, "entries", "flops", "bytes"):
+            raise InputError(f"weight={self.weight!r}", "'entries', 'flops', 'bytes' or None", "correct the weight")
+        check_positive("gamma", self.gamma)
+        check_course(self.end, self.settle, self.plans, self.initial)
+        for name in ("lr", "momentum", "pruned_gradient"):
+            check_share(name, getattr(self, name))
+        if self.momentum == 1:
+            raise InputError("momentum=1", "below 1", "lower it")
+
+    @property
+    def settle_at(self) -> float:
+        """Share of the run at which the support is fixed."""
+        return self.settle
+
+    def begin(self, job: Job) -> LearnedProcess:
+        """Start on a model."""
+        if job.planner is None and self.loss != "density":
+            raise BudgetError(
+                f"loss={self.loss!r} without a budget",
+                "a budget, or loss='density'",
+                'pass budget="sparsity=90%" to thresher.prune',
+            )
+        if job.planner is None and self.weight is not None:
+            raise BudgetError(f"weight={self.weight!r} without a budget", "a budget", "leave weight out, or give one")
+        weight = "sparsity" if self.weight == "entries" else self.weight
+        course = Course(
+            end=self.end,
+            settle=self.settle,
+            plans=self.plans,
+            rate=self.lr,
+            initial=self.initial,
+            weight=weight,
+        )
+        law = ErfLaw(
+            job.groups,
+            job.targets,
+            loss=self.loss,
+            gamma=self.gamma,
+            center=self.center,
+            jump=self.initial > 0,
+            pruned_gradient=self.pruned_gradient,
+        )
+        return LearnedProcess(job, law, Momentum(self.momentum), course)
