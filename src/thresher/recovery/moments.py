@@ -1,0 +1,159 @@
+"""C = H Hᵀ summed in double precision over mini-batches: memory does not grow with the number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thresher.budget.counts import call, eval_mode
+from thresher.errors import InputError, NumericsError, ThresherError
+from thresher.recovery.reading import channels_of, hidden_rows
+
+# Entries of float64 that one product works on at most, so that a batch of large images needs no copy of itself.
+CHUNK = 1 << 22
+
+
+class SecondMoments:
+    """Accumulates C over what one module reads at its input.
+
+    Args:
+        module: the reader (convolution or linear layer).
+        channels: the channels (int64) of its input to follow, in order.
+        taps: for a convolution, every tap of every channel (rows channel-major), or channels only.
+
+    count: columns of H (positions, tokens) seen. items: samples, as the batch axis counts them.
+    """
+
+    def __init__(self, module: nn.Module, channels: Tensor, *, taps: bool = True) -> None:
+        self.module, self.channels, self.taps = module, channels, taps
+        self.count = self.items = 0
+        self.matrix: Tensor | None = None
+
+    def add(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        """Take in one input of the reader; `mask` (batch, tokens) is False at padding."""
+        inputs = inputs.detach()
+        self.items += len(inputs)
+        step = max(CHUNK // max(inputs[:1].numel() * self._growth(), 1), 1)
+        keep = mask if mask is not None and inputs.ndim == 3 and mask.shape == inputs.shape[:2] else None
+        for start in range(0, len(inputs), step):
+            piece = inputs[start : start + step]
+            rows = hidden_rows(self.module, piece, self.channels, taps=self.taps, dtype=torch.float64)
+            if keep is not None:
+                rows = rows[keep[start : start + step].to(rows.device, torch.bool).flatten()]
+            product = rows.T @ rows
+            self.matrix = product if self.matrix is None else self.matrix.add_(product)
+            self.count += len(rows)
+
+    def _growth(self) -> int:
+        kernel = getattr(self.module, "kernel_size", None)
+        size = 1
+        for extent in kernel if self.taps and isinstance(kernel, tuple) else ():
+            size *= extent
+        return size
+
+    def result(self) -> Tensor:
+        """C, summed over all processes when torch.distributed is initialised.
+
+        Errors: InputError when nothing was seen, NumericsError for NaN or infinity.
+        """
+        if self.matrix is None:
+            raise InputError(
+                f"no batch that reaches {type(self.module).__name__}",
+                "at least one batch of inputs",
+                "pass a calibration loader that is not empty or used up",
+            )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            total = torch.tensor([float(self.count), float(self.items)], dtype=torch.float64, device=self.matrix.device)
+            torch.distributed.all_reduce(self.matrix)
+            torch.distributed.all_reduce(total)
+            self.count, self.items = (int(value) for value in total)
+        if not torch.isfinite(self.matrix).all():
+            raise NumericsError("hidden values with NaN or infinity", "finite inputs", "clean the data and weights")
+        return self.matrix
+
+
+class _Reached(Exception):  # noqa: N818 - no error: all that is wanted has been seen
+    """Ends a forward pass early."""
+
+
+def inputs_of(batch: Any) -> Any:
+    """What the model is called with: the first of (inputs, labels), or the tensor or mapping itself."""
+    if isinstance(batch, (tuple, list)):
+        if not batch:
+            raise InputError("an empty batch", "inputs, or (inputs, labels)", "correct the loader")
+        return batch[0]
+    if isinstance(batch, Mapping):
+        return {key: value for key, value in batch.items() if key != "labels"}
+    return batch
+
+
+def placed(inputs: Any, place: torch.device) -> Any:
+    """Every tensor of `inputs` on `place`."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(place)
+    if isinstance(inputs, Mapping):
+        return {key: placed(value, place) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return [placed(value, place) for value in inputs]
+    return inputs
+
+
+def collect(
+    model: nn.Module, batches: Iterable[Any], readers: Mapping[str, SecondMoments], *, limit: int | None = None
+) -> int:
+    """One pass over `batches` without gradients, in eval mode, that fills every accumulator of `readers`.
+
+    A forward pass ends as soon as each reader has been called once. A mapping with "attention_mask" leaves its padding
+    out of readers that see (batch, tokens, features).
+
+    Args:
+        batches: any iterable of tensors, tuples (inputs, labels) or mappings of keyword arguments.
+        readers: module name to its accumulator. limit: at most that many batches.
+
+    Returns: how many batches were read. Errors: InputError for a batch that the model cannot take.
+    """
+    place = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    waiting: set[str] = set()
+    masks: list[Tensor | None] = [None]
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        readers[name].add(args[0], masks[0])
+        waiting.discard(name)
+        if not waiting:
+            raise _Reached
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in readers]
+    seen = 0
+    try:
+        with torch.no_grad(), eval_mode(model):
+            for seen, batch in enumerate(islice(batches, limit), start=1):
+                inputs = placed(inputs_of(batch), place)
+                masks[0] = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+                waiting.update(readers)
+                _run(model, inputs, seen)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _run(model: nn.Module, inputs: Any, number: int) -> None:
+    try:
+        call(model, inputs)
+    except (_Reached, ThresherError) as error:
+        if not isinstance(error, _Reached):
+            raise
+    except Exception as error:
+        raise InputError(
+            f"batch {number}, on which the model fails: {error}",
+            "tensors, (inputs, labels) or keyword arguments that the model accepts",
+            "correct the calibration loader",
+        ) from error
+
+
+__all__ = ["SecondMoments", "channels_of", "collect", "inputs_of", "placed"]

@@ -1,0 +1,107 @@
+"""What was cut, what it costs now, what was predicted and what was measured: a record and a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from thresher.budget.report import aligned
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupReport:
+    """One group.
+
+    relative_error: ‖V‖²/‖U‖² of what its readers give, on inputs of the already pruned prefix, after the refit if there
+    was one; `losses` are the ½‖V‖² after each iteration, before any refit, and `energy` is ½‖U‖². curve: units kept to
+    ‖V‖²/‖U‖² on the dense network, when it was measured. p, exponent: fitted compressibility of the sorted hidden
+    sizes, and the slope 1 − 2/p of log ‖V‖² that it predicts; measured_slope: that of `curve` over its first half.
+    residual: ‖V‖ per input sample. moments: "channel-taps" (exact) or "channels only" (an approximation).
+    """
+
+    name: str
+    units: int
+    kept: int
+    relative_error: float
+    predicted_error: float | None
+    losses: tuple[float, ...]
+    energy: float
+    curve: tuple[tuple[int, float], ...]
+    p: float | None
+    exponent: float | None
+    covered: bool
+    measured_slope: float | None
+    residual: float
+    moments: str
+    refitted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkReport:
+    """The outcome of `thresher.shrink_plan`.
+
+    Multiply-adds are per sample. predicted_error: sqrt of the summed predicted squared errors of the output, relative;
+    output_error: ‖f − f'‖/‖f‖ on the first calibration batch. error_per_sample: the same ‖f − f'‖ over sqrt(samples),
+    beside `bound`, the propagated bound on it (see `thresher.shrinking.bounds`); `bound_proven`: whether the network is
+    a plain chain, for which it is a theorem on that data.
+    """
+
+    method: str
+    asked: str
+    groups: tuple[GroupReport, ...]
+    left_whole: tuple[tuple[str, str], ...]
+    macs: float
+    total_macs: float
+    params: int
+    total_params: int
+    bytes: int
+    total_bytes: int
+    predicted_error: float | None
+    output_error: float
+    error_per_sample: float
+    bound: float
+    bound_proven: bool
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, JSON-ready, with a version."""
+        return {"version": 1, **asdict(self)}
+
+    def to_json(self) -> str:
+        """JSON text of `to_dict`."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def __str__(self) -> str:
+        rows = [("group", "units", "kept", "rel. error", "p", "1-2/p", "slope", "moments")]
+        for group in self.groups:
+            rows.append(
+                (
+                    group.name,
+                    str(group.units),
+                    str(group.kept),
+                    f"{group.relative_error:.4f}",
+                    _text(group.p),
+                    _text(group.exponent),
+                    _text(group.measured_slope),
+                    group.moments,
+                )
+            )
+        lines = aligned(rows)
+        lines += [
+            "",
+            f"method {self.method}; asked {self.asked}",
+            f"multiply-adds {self.macs:,.0f} of {self.total_macs:,.0f} ({self.macs / max(self.total_macs, 1):.2%}), "
+            f"parameters {self.params:,} of {self.total_params:,}, bytes {self.bytes:,} of {self.total_bytes:,}",
+            f"relative output error: measured {self.output_error:.4f}"
+            + (f", predicted {self.predicted_error:.4f}" if self.predicted_error is not None else ""),
+            f"error per sample {self.error_per_sample:.4g}, bound {self.bound:.4g}"
+            + ("" if self.bound_proven else " (not proven: the network is no plain chain)"),
+        ]
+        lines += [f"left whole: {name} ({reason})" for name, reason in self.left_whole]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

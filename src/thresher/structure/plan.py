@@ -1,0 +1,195 @@
+"""ShrinkPlan: which indices of which layers stay, as plain data that cuts any fresh copy of the network again."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from thresher.budget.report import aligned
+from thresher.errors import InputError
+from thresher.structure.cutting import Taken, cut_module, width_of
+
+VERSION = 1
+KIND = "shrink-plan"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Along `axis` ("in", "out", or "width" where both are one) of `module`, `size` wide, the indices `keep` stay."""
+
+    module: str
+    axis: str
+    size: int
+    keep: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        sound = self.axis in ("in", "out", "width") and all(type(index) is int for index in self.keep)
+        rising = all(low < high for low, high in zip(self.keep, self.keep[1:], strict=False))
+        if not (sound and rising and self.keep and self.keep[0] >= 0 and self.keep[-1] < self.size):
+            raise InputError(
+                f"a cut of {self.module} {self.axis} of {self.size} that keeps {list(self.keep)[:8]}",
+                "an axis 'in', 'out' or 'width', and at least one index below its size, in rising order",
+                "take plans as ShrinkPlan.to_json writes them",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlan:
+    """One coupled group: of `units` units those of `keep` stay, and with them what `cuts` says."""
+
+    name: str
+    units: int
+    keep: tuple[int, ...]
+    cuts: tuple[Cut, ...]
+
+    def __post_init__(self) -> None:
+        if not self.keep or not set(self.keep) <= set(range(self.units)):
+            raise InputError(
+                f"group {self.name} of {self.units} units that keeps {list(self.keep)[:8]}",
+                "at least one unit, each below the number of units",
+                "keep at least one unit",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkPlan:
+    """What is cut from a network of class `model`; apply it to any plain copy of it.
+
+    >>> cuts = (Cut(module="0", axis="out", size=3, keep=(0, 2)), Cut(module="1", axis="in", size=3, keep=(0, 2)))
+    >>> plan = ShrinkPlan(model="Sequential", groups=(GroupPlan(name="0", units=3, keep=(0, 2), cuts=cuts),))
+    >>> plan.apply(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)))[1].in_features
+    2
+    >>> ShrinkPlan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    model: str
+    groups: tuple[GroupPlan, ...]
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A new, smaller model; `model` itself is left as it is. Parameters are new objects: make a new optimizer.
+
+        Batch-norm statistics move with their channels, ties stay ties, training mode and requires_grad are kept.
+        Errors: InputError naming each module that is missing, of another kind, or of another width.
+        """
+        kept = self._by_module()
+        for name, axes in kept.items():
+            module = _module(model, name, self.model)
+            for axis, (size, _) in axes.items():
+                width = width_of(module, axis)
+                if width != size:
+                    raise InputError(
+                        f"{name}, a {type(module).__name__} whose {axis} is {width} wide",
+                        f"{size} wide, as in the {self.model} that the plan was made for",
+                        "apply the plan to a dense model of the same configuration",
+                    )
+        twin = copy.deepcopy(model)
+        taken: Taken = {}
+        old = [twin.get_submodule(name) for name in kept]
+        alive = [
+            parameter for module in old for parameter in module.parameters(recurse=False)
+        ]  # ids must not be reused
+        with torch.no_grad():
+            for name, axes in kept.items():
+                trimmed = {axis: keep for axis, (size, keep) in axes.items() if len(keep) < size}
+                if trimmed:
+                    cut_module(name, twin.get_submodule(name), trimmed, taken)
+        del alive
+        return twin
+
+    def _by_module(self) -> dict[str, dict[str, tuple[int, list[int]]]]:
+        # A concatenation is cut by several groups: each keeps everything outside its own part, so what all keep stays.
+        kept: dict[str, dict[str, tuple[int, list[int]]]] = {}
+        for cut in (cut for group in self.groups for cut in group.cuts):
+            size, before = kept.setdefault(cut.module, {}).get(cut.axis, (cut.size, list(range(cut.size))))
+            if size != cut.size:
+                raise InputError(f"{cut.module} {cut.axis} of {size} and {cut.size}", "one size", "correct the plan")
+            kept[cut.module][cut.axis] = size, sorted(set(before) & set(cut.keep))
+        return kept
+
+    def widths(self) -> dict[str, dict[str, int]]:
+        """Module name and axis to the width after the cut."""
+        return {name: {axis: len(keep) for axis, (_, keep) in axes.items()} for name, axes in self._by_module().items()}
+
+    def table(self) -> str:
+        """The plan to be read before anything is cut."""
+        rows = [("group", "units", "kept", "share", "cuts")]
+        for group in self.groups:
+            places = ", ".join(f"{cut.module} {cut.axis}" for cut in group.cuts)
+            share = len(group.keep) / group.units
+            rows.append((group.name, str(group.units), str(len(group.keep)), f"{share:.0%}", places))
+        return "\n".join(aligned(rows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, JSON-ready, with a version."""
+        groups = [
+            {
+                **vars(group),
+                "keep": list(group.keep),
+                "cuts": [{**vars(cut), "keep": list(cut.keep)} for cut in group.cuts],
+            }
+            for group in self.groups
+        ]
+        return {"version": VERSION, "kind": KIND, "model": self.model, "groups": groups}
+
+    def to_json(self) -> str:
+        """JSON text of `to_dict`."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> ShrinkPlan:
+        """The plan that `to_dict` wrote. Errors: InputError for another version, an unknown or a missing key."""
+        if not isinstance(record, Mapping) or (record.get("version"), record.get("kind")) != (VERSION, KIND):
+            raise InputError("a plan of another version or kind", f"{KIND} version {VERSION}", "use a matching release")
+        rest = {key: value for key, value in record.items() if key not in ("version", "kind")}
+        rest["groups"] = tuple(
+            _read(GroupPlan, {**group, "cuts": tuple(_read(Cut, cut) for cut in _sequence(group, "cuts"))})
+            for group in _sequence(rest, "groups")
+        )
+        return _read(cls, rest)
+
+    @classmethod
+    def from_json(cls, text: str) -> ShrinkPlan:
+        """The plan that `to_json` wrote."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise InputError(f"a plan that is no JSON ({error})", "what to_json writes", "take another file") from error
+
+
+def _sequence(record: Any, key: str) -> Sequence[Any]:
+    value = record.get(key) if isinstance(record, Mapping) else None
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"a plan without a list {key!r}", "what to_json writes", "take another file")
+    return value
+
+
+def _read(kind: type[T], record: Mapping[str, Any]) -> T:
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(record, Mapping) or set(record) != known:
+        given = sorted(record) if isinstance(record, Mapping) else type(record).__name__
+        raise InputError(f"keys {given} of a {kind.__name__}", f"exactly {sorted(known)}", "correct the keys")
+    types = {"name": str, "model": str, "module": str, "axis": str, "units": int, "size": int}
+    for key, value in record.items():
+        if key in types and type(value) is not types[key]:
+            raise InputError(f"{key}={value!r} of a {kind.__name__}", f"a {types[key].__name__}", "correct the plan")
+    values = {**record, "keep": tuple(_sequence(record, "keep"))} if "keep" in known else dict(record)
+    return kind(**values)
+
+
+def _module(model: nn.Module, name: str, planned: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(
+            f"a {type(model).__name__} without {name!r}",
+            f"the modules of the {planned} that the plan was made for",
+            "apply the plan to a model of that class and configuration",
+        ) from error
