@@ -46,9 +46,7 @@ class Ratio:
     b: Timing
 
 
-def measure_ratio(
-    a: Call, b: Call, *, rounds: int = 7, min_time: float = 0.05, clock: Clock | None = None
-) -> Ratio:
+def measure_ratio(a: Call, b: Call, *, rounds: int = 7, min_time: float = 0.05, clock: Clock | None = None) -> Ratio:
     """Median over rounds of time(a) / time(b), e.g. 2.0 when b takes half the time of a.
 
     Each is called often enough for a round to last `min_time` seconds. Round 1 times a then b, round 2 b then a, and

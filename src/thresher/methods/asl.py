@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,6 +37,7 @@ class Asl:
         initial: share of the budget in force from the first step (published: 0.6); from there a cubic curve leads on.
         plans: how often the sparsity is measured over the whole run.
         pruned_gradient: factor on the gradient of pruned entries.
+        p: power of the threshold: infinity is the hard threshold as published, 3 that of `Power`.
 
     Source: Adaptive Sparsity Loss (arXiv 2006.02768); the correction by measured sparsity is this library's.
 
@@ -57,6 +59,7 @@ class Asl:
     initial: float = 0.0
     plans: int = 200
     pruned_gradient: float = 1.0
+    p: float = math.inf
 
     def __post_init__(self) -> None:
         if self.loss not in ("global", "layer", "hinge", "density"):
@@ -67,6 +70,8 @@ class Asl:
         check_course(self.end, self.settle, self.plans, self.initial)
         for name in ("lr", "momentum", "pruned_gradient"):
             check_share(name, getattr(self, name))
+        if not self.p >= 1:
+            raise InputError(f"p={self.p!r}", "at least 1", "p=3 or infinity")
         if self.momentum == 1:
             raise InputError("momentum=1", "below 1", "lower it")
 
@@ -102,5 +107,6 @@ class Asl:
             center=self.center,
             jump=self.initial > 0,
             pruned_gradient=self.pruned_gradient,
+            p=self.p,
         )
         return LearnedProcess(job, law, Momentum(self.momentum), course)

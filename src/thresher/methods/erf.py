@@ -13,7 +13,7 @@ from torch import Tensor
 from thresher.budget.ranking import rank_within
 from thresher.budget.steering import multiplier
 from thresher.methods.thresholded import LearnedShell, inner
-from thresher.operators import Groups, hard_threshold, straight_through
+from thresher.operators import Groups, hard_threshold, power_threshold
 from thresher.operators.precision import widen
 from thresher.targets import Target
 
@@ -71,9 +71,11 @@ class ErfLaw:
         center: bool,
         jump: bool,
         pruned_gradient: float,
+        p: float = math.inf,
     ) -> None:
         self._groups, self._targets, self._loss = groups, targets, loss
         self._least, self._center, self._jump, self._factor = gamma, center, jump, pruned_gradient
+        self._p = p
         self.shares = torch.zeros(0)
         self._scale = torch.zeros(0)
         self._gamma = torch.full((1,), gamma)
@@ -81,7 +83,8 @@ class ErfLaw:
 
     def shell(self, target: Target) -> LearnedShell:
         """The operator module of one tensor."""
-        operator = hard_threshold if self._factor == 1 else partial(scaled_hard_threshold, factor=self._factor)
+        plain = self._p == math.inf and self._factor == 1
+        operator = hard_threshold if plain else partial(power_threshold, p=self._p, pruned_gradient=self._factor)
         return LearnedShell(self._groups, target, operator)
 
     def begin(self, thetas: Sequence[Tensor]) -> None:
@@ -203,17 +206,3 @@ class ErfLaw:
     def load_state_dict(self, state: Mapping[str, Any], like: Tensor) -> None:
         """Resume."""
         self._scale, self._gamma, self._goal = (state[name].to(like).clone() for name in ("scale", "gamma", "goal"))
-
-
-def scaled_hard_threshold(theta: Tensor, threshold: Tensor, *, groups: Groups, factor: float) -> Tensor:
-    """The hard threshold; G where kept, factor*G where pruned.
-
-    >>> from thresher.operators import UNSTRUCTURED
-    >>> theta = torch.tensor([2.0, 0.5], requires_grad=True)
-    >>> scaled_hard_threshold(theta, torch.tensor([1.0]), groups=UNSTRUCTURED, factor=0.25).sum().backward()
-    >>> theta.grad.tolist()
-    [1.0, 0.25]
-    """
-    source = theta.detach()
-    kept = groups.magnitude(source) > groups.cap(source, threshold)
-    return straight_through(theta, torch.where(kept, source, 0), kept=kept, pruned_gradient=factor)
