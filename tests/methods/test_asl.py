@@ -237,6 +237,7 @@ def test_a_constant_and_a_zero_tensor_stay_dense_and_finite() -> None:
         {"plans": 0},
         {"initial": 1.5},
         {"pruned_gradient": 2.0},
+        {"p": 0.5},
     ],
 )
 def test_settings_are_checked(wrong: dict[str, object]) -> None:

@@ -59,7 +59,9 @@ def test_ten_steps_agree_with_the_slow_reference(name: str) -> None:
         optimizer.zero_grad()
         ((model(inputs[step - 1]) - goal[step - 1]) ** 2).sum().div(16).backward()
         optimizer.step()
-        torch.testing.assert_close(latent(pruner.targets[0]).detach(), theta, rtol=1e-5, atol=1e-6)  # quantiles are taken in float32
+        torch.testing.assert_close(
+            latent(pruner.targets[0]).detach(), theta, rtol=1e-5, atol=1e-6
+        )  # quantiles are taken in float32
         assert pruner.process.thresholds()[0] == pytest.approx(d, rel=1e-6)
     assert pruner.finish().zeros == 72
 

@@ -37,7 +37,7 @@ class Asl:
         initial: share of the budget in force from the first step (published: 0.6); from there a cubic curve leads on.
         plans: how often the sparsity is measured over the whole run.
         pruned_gradient: factor on the gradient of pruned entries.
-        p: power of the threshold: infinity is the hard threshold as published, 3 that of `Power`.
+        p: power of the threshold, 3 for that of `Power`; None: the hard threshold, as published.
 
     Source: Adaptive Sparsity Loss (arXiv 2006.02768); the correction by measured sparsity is this library's.
 
@@ -59,7 +59,7 @@ class Asl:
     initial: float = 0.0
     plans: int = 200
     pruned_gradient: float = 1.0
-    p: float = math.inf
+    p: float | None = None
 
     def __post_init__(self) -> None:
         if self.loss not in ("global", "layer", "hinge", "density"):
@@ -70,8 +70,8 @@ class Asl:
         check_course(self.end, self.settle, self.plans, self.initial)
         for name in ("lr", "momentum", "pruned_gradient"):
             check_share(name, getattr(self, name))
-        if not self.p >= 1:
-            raise InputError(f"p={self.p!r}", "at least 1", "p=3 or infinity")
+        if self.p is not None and not self.p >= 1:
+            raise InputError(f"p={self.p!r}", "at least 1, or None", "p=3 is that of Power")
         if self.momentum == 1:
             raise InputError("momentum=1", "below 1", "lower it")
 
@@ -107,6 +107,6 @@ class Asl:
             center=self.center,
             jump=self.initial > 0,
             pruned_gradient=self.pruned_gradient,
-            p=self.p,
+            p=math.inf if self.p is None else self.p,
         )
         return LearnedProcess(job, law, Momentum(self.momentum), course)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from thresher.apps.runs import Run
     from thresher.apps.train import Result
 
-METHODS = ("magnitude", "gmp", "lats", "lats-early")
+METHODS = ("magnitude", "gmp", "lats-early", "power", "asl", "ltp")
 
 
 def demo(
