@@ -13,7 +13,7 @@ from thresher.budget.steering import Steering
 from thresher.contracts import Job
 from thresher.methods.descent import Descent
 from thresher.methods.law import Course, Law
-from thresher.methods.masked import freeze, load_masks, saved_masks
+from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
 from thresher.methods.shrinking import nearly_zero, within_bounds
 from thresher.methods.thresholded import ALIVE, LearnedShell, largest, put
 
@@ -120,7 +120,9 @@ class LearnedProcess:
         if due and self._steering is not None and self._steering.ready:
             self._measure(step, thetas)
         if self._settles and step >= self._last:
-            self._freeze()
+            self.touched_at_freeze = freeze_at_budget(
+                self._job.targets, self._shells, self._job.planner, self.scores(), self.export
+            )
 
     def _move(self, task: Tensor, speed: Tensor) -> None:
         if self._steering is None:
@@ -189,13 +191,6 @@ class LearnedProcess:
         if self.frozen or not self._begun:
             return {}
         return {"shift": float(self._shift.mean()), **self._law.diagnostics(self._x, self._thetas())}
-
-    def _freeze(self) -> None:
-        targets, planner = self._job.targets, self._job.planner
-        now = [effective(target) != 0 for target in targets]
-        keep = tuple(now) if planner is None else planner.solve(self.scores()).keep
-        self.touched_at_freeze = sum(int((a ^ b).sum()) for a, b in zip(now, keep, strict=True))
-        freeze(targets, list(self._shells), keep, [self.export(number, mask) for number, mask in enumerate(keep)])
 
     def export(self, number: int, keep: Tensor) -> Tensor:
         """The effective weight on `keep`; what the budget keeps although it is thresholded gets next to nothing."""

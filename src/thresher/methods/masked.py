@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thresher.attach import Shell, latent
+from thresher.attach import Shell, effective, latent
+from thresher.budget.planner import Planner
 from thresher.targets import Target
 
 
@@ -57,6 +58,24 @@ def freeze(
         for target, shell, mask, weight in zip(targets, shells, keep, weights, strict=True):
             latent(target).copy_(weight * mask)
             shell.set_mask(mask)
+
+
+def freeze_at_budget(
+    targets: tuple[Target, ...],
+    shells: Sequence[MaskShell],
+    planner: Planner | None,
+    scores: Sequence[Tensor],
+    export: Callable[[int, Tensor], Tensor],
+) -> int:
+    """Fix the support that meets the budget exactly (the present one without a budget); how many entries that changed.
+
+    scores: per target, how strongly each entry stays. export: (target number, keep) -> the weight from here on.
+    """
+    now = [effective(target) != 0 for target in targets]
+    keep = tuple(now) if planner is None else planner.solve(scores).keep
+    changed = sum(int((a ^ b).sum()) for a, b in zip(now, keep, strict=True))
+    freeze(targets, list(shells), keep, [export(number, mask) for number, mask in enumerate(keep)])
+    return changed
 
 
 def saved_masks(shells: Sequence[MaskShell]) -> list[Tensor | None]:

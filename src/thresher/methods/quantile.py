@@ -12,7 +12,7 @@ from thresher.attach import effective, latent
 from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import freeze, load_masks, saved_masks
+from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
 from thresher.methods.shrinking import ThresholdShell, nearly_zero, within_bounds
 from thresher.schedules import Schedule
 
@@ -95,7 +95,9 @@ class QuantileProcess:
         if step % self._every == 0 or step in (self._end, self._last, self._job.steps):
             self._take(self._curve(min(step / self._end, 1.0)))
         if self._settles and step >= self._last:
-            self._freeze()
+            self.touched_at_freeze = freeze_at_budget(
+                self._job.targets, self._shells, self._planner, self.scores(), self.export
+            )
 
     def _decide(self, sparsity: float) -> None:
         self._sparsity = sparsity
@@ -122,13 +124,6 @@ class QuantileProcess:
     def thresholds(self) -> list[float]:
         """The threshold of each target, in weight units; the last one once the support is fixed."""
         return list(self._held)
-
-    def _freeze(self) -> None:
-        targets = self._job.targets
-        now = [effective(target) != 0 for target in targets]
-        keep = self._planner.solve(self.scores()).keep
-        self.touched_at_freeze = sum(int((a ^ b).sum()) for a, b in zip(now, keep, strict=True))
-        freeze(targets, list(self._shells), keep, [self.export(number, mask) for number, mask in enumerate(keep)])
 
     def export(self, number: int, keep: Tensor) -> Tensor:
         """The effective weight on `keep`; what the budget keeps although it is thresholded gets next to nothing."""
