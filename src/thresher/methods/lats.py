@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from thresher.attach import effective, latent
+from thresher.attach import latent
 from thresher.budget.control import RecedingHorizon
 from thresher.config import check_positive, check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import freeze, load_masks, saved_masks
+from thresher.methods.masked import freeze, freeze_at_budget, load_masks, saved_masks
 from thresher.methods.pace import Pace
 from thresher.methods.rewind import Snapshot
-from thresher.methods.shrinking import ThresholdShell, nearly_zero, within_bounds
-from thresher.operators import soft_threshold
+from thresher.methods.shrinking import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
 from thresher.schedules import parse_schedule
 
 Mode = Literal["during", "early", "init"]
@@ -169,12 +167,7 @@ class LatsProcess:
 
     def scores(self) -> list[Tensor]:
         """Magnitudes in units of the largest threshold, so that one cut ranks parameter groups of any learning rate."""
-        found = []
-        for target, shell, ratio in zip(self._job.targets, self._shells, self._ratios(), strict=True):
-            theta = latent(target).detach()
-            magnitude = self._job.groups.magnitude(theta if shell.mask is None else theta * shell.mask)
-            found.append(magnitude.float() / ratio)
-        return found
+        return scaled_magnitudes(self._job.targets, self._shells, self._job.groups, self._ratios())
 
     def thresholds(self) -> list[float]:
         """The threshold of each target, in weight units; the last one once the support is fixed."""
@@ -182,24 +175,16 @@ class LatsProcess:
 
     def _freeze(self) -> None:
         targets, shells = self._job.targets, self._shells
-        magnitudes = self.scores()
-        now = [effective(target) != 0 for target in targets]
-        keep = tuple(now) if self._job.planner is None else self._job.planner.solve(magnitudes).keep
-        self.touched_at_freeze = sum(int((a ^ b).sum()) for a, b in zip(now, keep, strict=True))
-        weights = [self.export(number, mask) for number, mask in enumerate(keep)]
+        self.touched_at_freeze = freeze_at_budget(targets, shells, self._job.planner, self.scores(), self.export)
         if self._snapshot is not None:
             self._snapshot.restore(self._job.model, self._job.optimizer)
-            weights = [latent(target).detach() for target in targets]
+            keep = tuple(shell.mask for shell in shells if shell.mask is not None)
+            freeze(targets, list(shells), keep, [latent(target).detach() for target in targets])
             self._snapshot = None
-        freeze(targets, list(shells), keep, weights)
 
     def export(self, number: int, keep: Tensor) -> Tensor:
-        """S_d(theta) on `keep`. What the budget keeps although d pruned it gets next to nothing: the function stays."""
-        theta = latent(self._job.targets[number]).detach()
-        if self.frozen:
-            return theta * keep
-        weight = soft_threshold(theta, self._shells[number].threshold, groups=self._job.groups)
-        return torch.where(keep & (weight == 0), nearly_zero(theta), weight * keep)
+        """The effective weight on `keep`; what the budget keeps although it is thresholded gets next to nothing."""
+        return weight_on(keep, self._job.targets[number], self._shells[number])
 
     def state_dict(self) -> dict[str, Any]:
         """Thresholds travelled, the plan, the mask, and the snapshot while there is one."""

@@ -14,7 +14,7 @@ from thresher.contracts import Job
 from thresher.methods.descent import Descent
 from thresher.methods.law import Course, Law
 from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
-from thresher.methods.shrinking import nearly_zero, within_bounds
+from thresher.methods.shrinking import weight_on, within_bounds
 from thresher.methods.thresholded import ALIVE, LearnedShell, largest, put
 
 
@@ -194,11 +194,7 @@ class LearnedProcess:
 
     def export(self, number: int, keep: Tensor) -> Tensor:
         """The effective weight on `keep`; what the budget keeps although it is thresholded gets next to nothing."""
-        theta = latent(self._job.targets[number]).detach()
-        if self.frozen:
-            return theta * keep
-        weight = effective(self._job.targets[number])
-        return torch.where(keep & (weight == 0), nearly_zero(theta), weight * keep)
+        return weight_on(keep, self._job.targets[number], self._shells[number])
 
     def state_dict(self) -> dict[str, Any]:
         """Learned variables, their descent, the law's measurements and aim, the masks."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from thresher.attach import effective, latent
+from thresher.attach import latent
 from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
 from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
-from thresher.methods.shrinking import ThresholdShell, nearly_zero, within_bounds
+from thresher.methods.shrinking import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
 from thresher.schedules import Schedule
 
 Operator = Callable[..., Tensor]
@@ -114,12 +113,7 @@ class QuantileProcess:
 
     def scores(self) -> list[Tensor]:
         """Magnitudes in units of the common threshold."""
-        found = []
-        for target, shell, ratio in zip(self._job.targets, self._shells, self._ratios, strict=True):
-            theta = latent(target).detach()
-            magnitude = self._job.groups.magnitude(theta if shell.mask is None else theta * shell.mask)
-            found.append(magnitude.float() / ratio)
-        return found
+        return scaled_magnitudes(self._job.targets, self._shells, self._job.groups, self._ratios)
 
     def thresholds(self) -> list[float]:
         """The threshold of each target, in weight units; the last one once the support is fixed."""
@@ -127,12 +121,7 @@ class QuantileProcess:
 
     def export(self, number: int, keep: Tensor) -> Tensor:
         """The effective weight on `keep`; what the budget keeps although it is thresholded gets next to nothing."""
-        target = self._job.targets[number]
-        theta = latent(target).detach()
-        if self.frozen:
-            return theta * keep
-        weight = effective(target)
-        return torch.where(keep & (weight == 0), nearly_zero(theta), weight * keep)
+        return weight_on(keep, self._job.targets[number], self._shells[number])
 
     def state_dict(self) -> dict[str, Any]:
         """Thresholds and masks."""

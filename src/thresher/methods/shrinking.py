@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thresher.attach import latent
+from thresher.attach import effective, latent
 from thresher.methods.masked import MaskShell
 from thresher.operators import Groups, soft_threshold
 from thresher.targets import Target
@@ -70,3 +70,26 @@ def nearly_zero(theta: Tensor) -> Tensor:
     least = torch.finfo(theta.dtype).smallest_normal
     small = theta * 1e-3
     return torch.where(small.abs() < least, theta.sign() * least, small)
+
+
+def scaled_magnitudes(
+    targets: Sequence[Target], shells: Sequence[ThresholdShell], groups: Groups, ratios: Sequence[float]
+) -> list[Tensor]:
+    """Magnitudes in units of one common threshold, so that one cut ranks tensors of any ratio to it."""
+    found = []
+    for target, shell, ratio in zip(targets, shells, ratios, strict=True):
+        theta = latent(target).detach()
+        found.append(groups.magnitude(theta if shell.mask is None else theta * shell.mask).float() / ratio)
+    return found
+
+
+def weight_on(keep: Tensor, target: Target, shell: MaskShell) -> Tensor:
+    """The effective weight on `keep`; what is kept although the threshold prunes it gets next to nothing.
+
+    So the function that was trained stays as it is.
+    """
+    theta = latent(target).detach()
+    if shell.mask is not None:
+        return theta * keep
+    weight = effective(target)
+    return torch.where(keep & (weight == 0), nearly_zero(theta), weight * keep)
