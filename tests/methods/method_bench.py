@@ -14,7 +14,13 @@ from thresher.methods import Lats, method_names, parse_method
 from thresher.session import Pruner
 
 # Every registered name, and the settings that take other ways through the code.
-NAMES = [*method_names(), "lats:settle=1", "gmp:scope=layer,allow_regrow=true"]
+NAMES = [
+    *method_names(),
+    "lats:settle=1",
+    "gmp:scope=layer,allow_regrow=true",
+    "asl:scope=global,p=3",
+    "ltp:scope=global",
+]
 GRADUAL = [name for name in NAMES if name not in ("magnitude", "random")]
 SOFT = [name for name in GRADUAL if not name.startswith("gmp")]
 # Those whose threshold a schedule moves, by the learning rate and never downwards.

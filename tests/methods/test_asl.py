@@ -238,6 +238,8 @@ def test_a_constant_and_a_zero_tensor_stay_dense_and_finite() -> None:
         {"initial": 1.5},
         {"pruned_gradient": 2.0},
         {"p": 0.5},
+        {"scope": "tensor"},
+        {"scope": "global", "loss": "layer"},
     ],
 )
 def test_settings_are_checked(wrong: dict[str, object]) -> None:

@@ -13,7 +13,16 @@ from thresher.attach import effective
 from thresher.budget.counts import count_positions
 from thresher.methods import Asl, Ltp, Str
 
-METHODS = ["asl", "asl:loss=hinge", "asl:loss=layer", "asl:loss=density", "ltp", "str"]
+METHODS = [
+    "asl",
+    "asl:loss=hinge",
+    "asl:loss=layer",
+    "asl:loss=density",
+    "asl:scope=global",
+    "ltp",
+    "ltp:scope=global",
+    "str",
+]
 STEPS, SETTLE = 120, 84
 
 
@@ -70,6 +79,27 @@ BUDGETS = {
     "params=40%,flops=30%": None,
     "sparsity=60%,params=50%,flops=40%": None,
 }
+
+
+@pytest.mark.parametrize(
+    "method", ["asl:scope=global,lr=0", "asl:scope=global,loss=hinge,lr=0", "ltp:scope=global,travel=0"]
+)
+def test_with_one_scale_for_all_and_no_pull_of_the_task_the_cut_is_global_magnitude(method: str) -> None:
+    model = made_of("gaussian")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    pruner = thresher.prune(model, optimizer, method, "sparsity=90%", steps=STEPS)
+    every = torch.cat([model[number].weight.detach().abs().flatten() for number in (0, 2, 4)])
+    for _ in range(STEPS):
+        model(torch.ones(1, 48)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if pruner.process.thresholds()[0] and not pruner.process.frozen:
+            held = pruner.process.thresholds()
+            assert held == pytest.approx([held[0]] * 3, rel=1e-5)
+    report = pruner.finish()
+    kept = torch.cat([model[number].weight.detach().flatten() for number in (0, 2, 4)]) != 0
+    assert report.touched <= 2
+    assert kept.equal(every >= every.sort(descending=True).values[int(kept.sum()) - 1])
 
 
 @pytest.mark.parametrize("method", ["asl", "ltp", "str"])

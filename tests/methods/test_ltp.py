@@ -239,6 +239,7 @@ def test_a_constant_tensor_stays_dense() -> None:
         {"full_grad": True, "pruned_gradient": 0.5},
         {"weight": "latency"},
         {"end": 0.9},
+        {"scope": "tensor"},
         {"plans": 0},
     ],
 )

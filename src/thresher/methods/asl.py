@@ -12,7 +12,7 @@ from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
 from thresher.methods.descent import Momentum
 from thresher.methods.erf import ErfLaw
-from thresher.methods.law import Course
+from thresher.methods.law import Course, Scope, check_scope
 from thresher.methods.learned import LearnedProcess
 
 Loss = Literal["global", "layer", "hinge", "density"]
@@ -37,6 +37,8 @@ class Asl:
         initial: share of the budget in force from the first step (published: 0.6); from there a cubic curve leads on.
         plans: how often the sparsity is measured over the whole run.
         pruned_gradient: factor on the gradient of pruned entries.
+        scope: "layer", b in units of its tensor's deviation, as published for training from scratch; "global", of the
+            network's, and the loss moves every b alike: without a pull of the task that is global magnitude.
         p: power of the threshold, 3 for that of `Power`; None: the hard threshold, as published.
 
     Source: Adaptive Sparsity Loss (arXiv 2006.02768); the correction by measured sparsity is this library's.
@@ -59,6 +61,7 @@ class Asl:
     initial: float = 0.0
     plans: int = 200
     pruned_gradient: float = 1.0
+    scope: Scope = "layer"
     p: float | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +69,9 @@ class Asl:
             raise InputError(f"loss={self.loss!r}", "'global', 'layer', 'hinge' or 'density'", "correct the loss")
         if self.weight not in (None, "entries", "flops", "bytes"):
             raise InputError(f"weight={self.weight!r}", "'entries', 'flops', 'bytes' or None", "correct the weight")
+        check_scope(self.scope)
+        if self.scope == "global" and self.loss == "layer":
+            raise InputError("scope='global' with loss='layer'", "one of them", "loss='layer' cuts each tensor alone")
         check_positive("gamma", self.gamma)
         check_course(self.end, self.settle, self.plans, self.initial)
         for name in ("lr", "momentum", "pruned_gradient"):
@@ -107,6 +113,7 @@ class Asl:
             center=self.center,
             jump=self.initial > 0,
             pruned_gradient=self.pruned_gradient,
+            together=self.scope == "global",
             p=math.inf if self.p is None else self.p,
         )
         return LearnedProcess(job, law, Momentum(self.momentum), course)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from thresher.budget.ranking import rank_within
 from thresher.budget.steering import multiplier
+from thresher.methods.law import even
 from thresher.methods.thresholded import LearnedShell, inner
 from thresher.operators import Groups, hard_threshold, power_threshold
 from thresher.operators.precision import widen
@@ -56,7 +57,8 @@ def b_of(sparsity: Tensor) -> Tensor:
 class ErfLaw:
     """Thresholds b*sigma under a loss on erf(b/sqrt 2); the members of `thresher.methods.law.Law`.
 
-    Args: the fields of `thresher.Asl`; jump: whether the first share of the budget is put in force at once.
+    Args: the fields of `thresher.Asl`; jump: whether the first share of the budget is put in force at once; together:
+        whether b is in units of the network's deviation, and the loss moves every b alike (scope "global").
     """
 
     start = low = 0.0
@@ -72,12 +74,14 @@ class ErfLaw:
         jump: bool,
         pruned_gradient: float,
         p: float = math.inf,
+        together: bool = False,
     ) -> None:
-        self._groups, self._targets, self._loss = groups, targets, loss
+        self._groups, self._targets, self._loss, self._together = groups, targets, loss, together
         self._least, self._center, self._jump, self._factor = gamma, center, jump, pruned_gradient
         self._p = p
         self.shares = torch.zeros(0)
-        self._scale = torch.zeros(0)
+        self._scale = self._unit = torch.zeros(0)
+        self._ratio = torch.ones(1)
         self._gamma = torch.full((1,), gamma)
         self._goal = torch.zeros(1)
 
@@ -89,8 +93,16 @@ class ErfLaw:
 
     def begin(self, thetas: Sequence[Tensor]) -> None:
         """Standard deviations."""
-        self._scale = torch.stack([deviation(theta).to(self.shares) for theta in thetas])
+        self._measure(torch.stack([deviation(theta).to(self.shares) for theta in thetas]))
         self._gamma, self._goal = self._gamma.to(self._scale), self._goal.to(self._scale)
+
+    def _measure(self, scale: Tensor) -> None:
+        self._scale = self._unit = scale
+        self._ratio = torch.ones_like(scale)
+        if self._together:
+            sizes = scale.new_tensor([float(target.numel) for target in self._targets])
+            self._unit = ((sizes * scale.square()).sum() / sizes.sum()).sqrt().expand_as(scale)
+            self._ratio = self._unit / scale.clamp(min=_TINY)
 
     def refresh(self, thetas: Sequence[Tensor], shells: Sequence[LearnedShell], *, due: bool) -> None:
         """Center if asked; standard deviations."""
@@ -101,14 +113,18 @@ class ErfLaw:
         self.begin(thetas)
 
     def thresholds(self, x: Tensor) -> Tensor:
-        """b*sigma."""
-        return x * self._scale
+        """b*sigma, sigma that of the tensor or of the network."""
+        return x * self._unit
 
     def level(self, magnitude: Tensor, number: int | None = None) -> Tensor:
-        """|theta|/sigma, at most 5 for whole tensors."""
-        scale = self._scale if number is None else self._scale[number].to(magnitude.device)
-        found = magnitude / scale.clamp(min=_TINY)
-        return found.clamp(max=_HIGH if number is None else 1e6)  # a constant tensor leaves last
+        """|theta|/sigma, for whole tensors at most 5 of their own deviations."""
+        unit = self._unit if number is None else self._unit[number].to(magnitude.device)
+        found = magnitude / unit.clamp(min=_TINY)
+        return found.clamp(max=1e6) if number is not None else self._within(found)  # a constant tensor leaves last
+
+    def _within(self, x: Tensor) -> Tensor:
+        """x where erf has a slope."""
+        return torch.minimum(x.clamp(min=0), _HIGH / self._ratio)
 
     def score(self, x: Tensor, magnitude: Tensor, number: int) -> Tensor:
         """|theta|/sigma - b, lifted above 0; the rank within the tensor for loss "layer"."""
@@ -129,7 +145,7 @@ class ErfLaw:
 
     def place(self, x: Tensor, shift: Tensor) -> Tensor:
         """All of the way at once if a share of the budget shall hold from the start."""
-        return (x + shift).clamp(0, _HIGH) if self._jump else x
+        return self._within(x + shift) if self._jump else x
 
     def task(
         self, x: Tensor, thetas: Sequence[Tensor], gradients: Sequence[Tensor], shells: Sequence[LearnedShell]
@@ -147,36 +163,40 @@ class ErfLaw:
             if level.shape != shell.threshold.shape:  # a filter at its own level does not follow b
                 pruned &= level == shell.threshold
             pulls.append(torch.where(pruned, widen(gradient) * widen(theta), 0).sum().to(x))
-        free = (x > 0) & (x < _HIGH)
+        free = (x > 0) & (x * self._ratio < _HIGH)
         return torch.where(free, -torch.stack(pulls) / (self._factor * torch.where(free, x, 1)), 0)
 
     def aim(self, x: Tensor, shift: Tensor, drift: Tensor, rate: float, gain: float, thetas: Sequence[Tensor]) -> None:
         """The goal of the loss is the model's sparsity at the b that was measured to be right: no model error stays."""
-        aimed = (x + shift).clamp(0, _HIGH)
+        aimed, gain_of = self._within(x + shift), gain * self.metric(x)
         if self._loss in ("global", "layer"):
             slope = self._slope(x)
-            # Moving b by gain * 2*gamma*gap*slope moves the model by `response` * 2*gamma*gap.
-            response = (gain * slope.square() * self._mean(x)).clamp(min=1e-30)
+            # Moving b by gain * metric * 2*gamma*gap*slope moves the model by `response` * 2*gamma*gap.
+            response = (gain_of * slope.square() * self._mean(x)).clamp(min=1e-30)
             response = response.sum().reshape(1) if self._loss == "global" else response
             self._gamma = torch.minimum((rate / (2 * response)).clamp(min=self._least), 1 / (2 * response))
             lost = slope * drift if self._loss == "layer" else (slope * drift).sum()
             self._goal = self._model(aimed) + lost / (2 * self._gamma * response)
         else:
             slope = self._slope(x)
-            self._gamma = multiplier(shift, drift, slope, gain * slope, rate).reshape(1)
+            self._gamma = multiplier(shift, drift, slope, gain_of * slope, rate).reshape(1)
             if self._loss == "hinge":
                 self._gamma = self._gamma.clamp(min=0)
                 self._goal = self._model(x) + 1e-3
 
     def _model(self, x: Tensor) -> Tensor:
         """Sparsity by the model: of all tensors together, of each for loss "layer"."""
-        each = sparsity_of(x)
+        each = sparsity_of(x * self._ratio)
         return each if self._loss == "layer" else (self.shares * each).sum().reshape(1)
 
     def _slope(self, x: Tensor) -> Tensor:
         """d model / db_l."""
-        slope = _SLOPE * torch.exp(-x.square() / 2)
+        slope = _SLOPE * self._ratio * torch.exp(-(x * self._ratio).square() / 2)
         return slope if self._loss == "layer" else self.shares * slope
+
+    def metric(self, x: Tensor) -> Tensor:
+        """1, or mean slope over slope, under which the loss moves every b alike."""
+        return even(self._slope(x)) if self._together else torch.ones_like(x)
 
     def _mean(self, x: Tensor) -> float:
         return 1 / len(x) if self._loss == "layer" else 1.0
@@ -197,7 +217,10 @@ class ErfLaw:
 
     def diagnostics(self, x: Tensor, thetas: Sequence[Tensor]) -> dict[str, float]:
         """gamma, and the sparsity by the erf model."""
-        return {"gamma": float(self._gamma.mean()), "model_sparsity": float((self.shares * sparsity_of(x)).sum())}
+        return {
+            "gamma": float(self._gamma.mean()),
+            "model_sparsity": float((self.shares * sparsity_of(x * self._ratio)).sum()),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Standard deviations, gamma, goal."""
@@ -205,4 +228,5 @@ class ErfLaw:
 
     def load_state_dict(self, state: Mapping[str, Any], like: Tensor) -> None:
         """Resume."""
-        self._scale, self._gamma, self._goal = (state[name].to(like).clone() for name in ("scale", "gamma", "goal"))
+        scale, self._gamma, self._goal = (state[name].to(like).clone() for name in ("scale", "gamma", "goal"))
+        self._measure(scale)

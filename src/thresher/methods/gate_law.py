@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thresher.budget.steering import multiplier
 from thresher.methods.gated import GateShell
+from thresher.methods.law import even
 from thresher.methods.thresholded import LearnedShell, inner, put
 from thresher.operators import Groups, gate_values
 from thresher.operators.gate import LOGIT_LIMIT, TEMPERATURE_FLOOR
@@ -25,7 +26,8 @@ class GateLaw:
     """Thresholds sigma*sqrt(u) under a soft count of weights; the members of `thresher.methods.law.Law`.
 
     sigma^2 is the tensor's mean square when pruning starts, frozen from there.
-    Args: the fields of `thresher.Ltp`.
+    Args: the fields of `thresher.Ltp`; together: whether sigma^2 is that of the network, and a steered penalty moves
+        every u alike (scope "global").
     """
 
     start = low = 0.0
@@ -39,8 +41,9 @@ class GateLaw:
         count_temperature: float,
         full_grad: bool,
         pruned_gradient: float,
+        together: bool = False,
     ) -> None:
-        self._groups, self._full, self._factor = groups, full_grad, pruned_gradient
+        self._groups, self._full, self._factor, self._together = groups, full_grad, pruned_gradient, together
         self._sharpness, self._width, self._steered = temperature, count_temperature, l0 is None
         self.shares = torch.zeros(0)
         self._scale = torch.zeros(0)
@@ -56,6 +59,9 @@ class GateLaw:
     def begin(self, thetas: Sequence[Tensor]) -> None:
         """sigma^2."""
         self._scale = torch.stack([widen(theta).square().mean().to(self.shares) for theta in thetas])
+        if self._together:
+            sizes = self._scale.new_tensor([float(theta.numel()) for theta in thetas])
+            self._scale = ((sizes * self._scale).sum() / sizes.sum()).expand_as(self._scale).clone()
         self._temperature, self._strength = torch.ones_like(self._scale), self._strength.to(self._scale)
 
     def refresh(self, thetas: Sequence[Tensor], shells: Sequence[LearnedShell], *, due: bool) -> None:
@@ -142,7 +148,7 @@ class GateLaw:
         """The lambda under which the soft count follows the budget."""
         slope = self._slope(x, thetas)
         self._tangent = (x.clone(), self._count(x, thetas), slope)
-        self._strength = multiplier(shift, drift, slope, gain * slope, rate).reshape(1)
+        self._strength = multiplier(shift, drift, slope, gain * self.metric(x) * slope, rate).reshape(1)
         if float(x.max()) > 0:
             self._watch(x, slope, thetas)
 
@@ -188,6 +194,12 @@ class GateLaw:
         if not self._steered:
             return self._strength * self._slope(x, thetas)
         return torch.zeros_like(x) if self._tangent is None else self._strength * self._tangent[2]
+
+    def metric(self, x: Tensor) -> Tensor:
+        """1, or mean slope over slope at the last measurement, under which the penalty moves every u alike."""
+        if not self._together or self._tangent is None:
+            return torch.ones_like(x)
+        return even(self._tangent[2])
 
     def diagnostics(self, x: Tensor, thetas: Sequence[Tensor]) -> dict[str, float]:
         """lambda, and the share of weights whose gate is neither open nor shut."""

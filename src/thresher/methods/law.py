@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
+from thresher.errors import InputError
 from thresher.methods.thresholded import LearnedShell
 from thresher.targets import Target
+
+Scope = Literal["layer", "global"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,23 @@ class Course:
     initial: float = 0.0
     weight: str | None = None
     gain: float | None = None
+
+
+def check_scope(scope: str) -> None:
+    """Refuse what is neither "layer" nor "global"."""
+    if scope not in ("layer", "global"):
+        raise InputError(f"scope={scope!r}", "'layer' or 'global'", "correct the scope")
+
+
+def even(slope: Tensor) -> Tensor:
+    """Mean slope over slope, 0 where there is none: times a pull that goes with the slope, the same for every tensor.
+
+    >>> even(torch.tensor([1.0, 3.0, 0.0])).tolist()
+    [2.0, 0.6666666865348816, 0.0]
+    """
+    there = slope > 0
+    mean = slope.sum() / there.sum().clamp(min=1)
+    return torch.where(there, mean / torch.where(there, slope, 1), 0)
 
 
 class Law(Protocol):
@@ -74,6 +95,9 @@ class Law(Protocol):
 
     def pull(self, x: Tensor, thetas: Sequence[Tensor]) -> Tensor:
         """-d penalty / dx in closed form."""
+
+    def metric(self, x: Tensor) -> Tensor:
+        """Factors on the penalty's pull under a budget: 1, or those of `even`."""
 
     def penalty(self, x: Tensor, thetas: Sequence[Tensor]) -> Tensor:
         """The penalty, differentiable in x, a scalar."""

@@ -132,7 +132,7 @@ class LearnedProcess:
         limit = min(20 / self._job.steps, 0.5)
         after = (self._x - self._descent.step(task, speed).clamp(-limit, limit)).clamp(min=self._law.low)
         self._drift = self._x - after  # what a threshold at its lower end really loses, is what the pull makes up for
-        self._x = after + (self._gain * self._pull).clamp(-0.5, 0.5)
+        self._x = after + (self._gain * self._law.metric(self._x) * self._pull).clamp(-0.5, 0.5)
 
     def _hold(self, step: int, thetas: Sequence[Tensor]) -> None:
         groups, targets = self._job.groups, self._job.targets

@@ -11,7 +11,7 @@ from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
 from thresher.methods.descent import Normalised
 from thresher.methods.gate_law import GateLaw
-from thresher.methods.law import Course
+from thresher.methods.law import Course, Scope, check_scope
 from thresher.methods.learned import LearnedProcess
 
 Weight = Literal["entries", "flops", "bytes"]
@@ -30,6 +30,8 @@ class Ltp:
         travel: how far the task alone can move a threshold over the run, in units of sigma^2.
         full_grad: keep the derivative of the gate in the weight's gradient, which the method drops.
         pruned_gradient: share of the gradient that reaches a weight through a closed gate (published: 0).
+        scope: "layer", sigma^2 of each tensor; "global", of the network, and under a budget the count moves every
+            threshold alike: without a pull of the task that is global magnitude.
         weight: what the count counts: "entries", "flops" or "bytes"; None: what the budget names.
         end: share of the run at which the budget is in force. settle: share at which the support is frozen (1: never).
         plans: how often the sparsity is measured over the whole run.
@@ -49,6 +51,7 @@ class Ltp:
     travel: float = 1.0
     full_grad: bool = False
     pruned_gradient: float = 0.0
+    scope: Scope = "layer"
     weight: Weight | None = None
     end: float = 0.5
     settle: float = 0.7
@@ -68,6 +71,7 @@ class Ltp:
             )
         if self.weight not in (None, "entries", "flops", "bytes"):
             raise InputError(f"weight={self.weight!r}", "'entries', 'flops', 'bytes' or None", "correct the weight")
+        check_scope(self.scope)
         check_course(self.end, self.settle, self.plans)
 
     @property
@@ -92,6 +96,7 @@ class Ltp:
             count_temperature=self.count_temperature,
             full_grad=self.full_grad,
             pruned_gradient=self.pruned_gradient,
+            together=self.scope == "global",
         )
         peak = max(job.forecast, default=0.0) or 1.0
         course = Course(

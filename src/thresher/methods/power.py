@@ -31,7 +31,7 @@ class Power:
     Source: Feather (arXiv 2310.02448).
 
     >>> Power(p=3)
-    Power(p=3, pruned_gradient=None, end=0.5, settle=1.0, updates=200)
+    Power(p=3, pruned_gradient=None, end=0.5, settle=1.0, updates=2000)
 
     Errors: InputError on p < 1, shares outside (0, 1], a negative gradient factor, settle before end.
     """
@@ -41,7 +41,7 @@ class Power:
     pruned_gradient: float | None = None
     end: float = 0.5
     settle: float = 1.0
-    updates: int = 200
+    updates: int = 2000
 
     def __post_init__(self) -> None:
         if not self.p >= 1:

@@ -167,6 +167,10 @@ class LogLaw:
         """The same pull on every s."""
         self._strength = multiplier(shift, drift, self.shares, torch.full_like(x, gain), rate).reshape(1)
 
+    def metric(self, x: Tensor) -> Tensor:
+        """1: the pull is the same for every s as it is."""
+        return torch.ones_like(x)
+
     def penalty(self, x: Tensor, thetas: Sequence[Tensor]) -> Tensor:
         """-lambda * sum of s with a budget, decay/2 * sum of s^2 without."""
         if self._decay is None:

@@ -40,7 +40,7 @@ class St3:
     rescale: bool = True
     end: float = 0.5
     settle: float = 1.0
-    updates: int = 200
+    updates: int = 2000
 
     def __post_init__(self) -> None:
         if self.scope not in ("global", "sigma"):
