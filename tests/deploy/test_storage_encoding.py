@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from thresher.deploy.storage import encoded_bytes, encoded_bytes_of_mask
-from thresher.deploy.storage.encoding import HEADER_COST, Encoded, decode, encode, raw
+from thresher.deploy.storage.choosing import HEADER_COST
+from thresher.deploy.storage.encoding import Encoded, decode, encode, raw
 from thresher.deploy.storage.gaps import gaps_of, pack, rice_size, unpack
 from thresher.deploy.storage.header import DTYPES
 from thresher.errors import InputError

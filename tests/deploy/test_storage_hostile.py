@@ -176,8 +176,8 @@ def test_manifests_of_another_kind_are_refused(tmp_path: Path, tensors: Any) -> 
 
 
 def test_a_newer_version_and_a_record_that_is_no_object_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(forged({}, {}, b"", version=2))
-    with pytest.raises(InputError, match="version 2"):
+    (tmp_path / "x").write_bytes(forged({}, {}, b"", version=3))
+    with pytest.raises(InputError, match="version 3"):
         load_state(tmp_path / "x")
     (tmp_path / "x").write_bytes(forged({}, {}, b"", record=[1]))
     with pytest.raises(InputError):

@@ -61,12 +61,12 @@ def measure_ratio(a: Call, b: Call, *, rounds: int = 7, min_time: float = 0.05, 
     Errors: InputError for rounds < 1 or a min_time that is negative or not finite.
     """
     _check(rounds, min_time)
-    calls = _calls_for(a, min_time, clock), _calls_for(b, min_time, clock)
+    calls = calls_for(a, min_time, clock), calls_for(b, min_time, clock)
     seconds: tuple[list[float], list[float]] = ([], [])
-    with _no_collection():
+    with no_collection():
         for turn in range(rounds):
             for which in (0, 1) if turn % 2 == 0 else (1, 0):
-                seconds[which].append(_elapsed((a, b)[which], calls[which], clock) / calls[which])
+                seconds[which].append(elapsed((a, b)[which], calls[which], clock) / calls[which])
     ratios = [first / second for first, second in zip(*seconds, strict=True)]
     return Ratio(
         ratio=median(ratios),
@@ -92,9 +92,9 @@ def time_model(model: Callable[..., Any], example: Any, *, rounds: int = 7, min_
         return model(**example) if isinstance(example, Mapping) else model(example)
 
     with _evaluating(model), torch.inference_mode():
-        calls = _calls_for(call, min_time)
-        with _no_collection():
-            return _timing([_elapsed(call, calls) / calls for _ in range(rounds)], calls)
+        calls = calls_for(call, min_time)
+        with no_collection():
+            return _timing([elapsed(call, calls) / calls for _ in range(rounds)], calls)
 
 
 def peak_memory(call: Call, *, device: str | torch.device = "cpu") -> int:
@@ -137,7 +137,8 @@ def _peak(profile: Any) -> int:
     return peak
 
 
-def _elapsed(call: Call, calls: int, clock: Clock | None = None) -> float:
+def elapsed(call: Call, calls: int, clock: Clock | None = None) -> float:
+    """Seconds that `calls` calls take together, work queued on CUDA included."""
     _synchronize()
     clock = clock or time.perf_counter
     start = clock()
@@ -147,10 +148,11 @@ def _elapsed(call: Call, calls: int, clock: Clock | None = None) -> float:
     return max(clock() - start, 1e-9)  # a clock too coarse must not divide by zero
 
 
-def _calls_for(call: Call, min_time: float, clock: Clock | None = None) -> int:
-    _elapsed(call, 2)  # first calls compile, allocate and fill caches
+def calls_for(call: Call, min_time: float, clock: Clock | None = None) -> int:
+    """How many calls last `min_time` seconds; the first ones, which compile and allocate, are not counted."""
+    elapsed(call, 2)  # first calls compile, allocate and fill caches
     calls = 1
-    while (taken := _elapsed(call, calls, clock)) < min_time:
+    while (taken := elapsed(call, calls, clock)) < min_time:
         calls = max(calls + 1, min(calls * 10, math.ceil(1.1 * calls * min_time / taken)))
     return calls
 
@@ -172,7 +174,8 @@ def _check(rounds: int, min_time: float) -> None:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
+    """No garbage collection inside the block."""
     was = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,11 +1,12 @@
-"""One tensor as bytes: dense, bitmask + values or gaps + values, whichever is smallest.
+"""One tensor as bytes: dense, bitmask + values, gaps + values or N:M + values, whichever is smallest.
 
     dense    n·s                    s = bytes per element, n = elements
-    bitmask  ⌈n/8⌉ + z·s            z = elements that are not all-zero bits
-    gaps     rice(gaps) + z·s       see gaps.py; tried when z < n/2 (above, its best width is 0, which is the bitmask)
+    bitmask  ⌈b/8⌉ + z·s            b = blocks (of one entry: elements), z = elements of blocks that hold something
+    gaps     rice(gaps) + z·s       see gaps.py; tried when fewer than b/2 blocks hold something
+    n:m      ⌈g·w/8⌉ + g·N·s        g = groups, w = ⌈log2 C(M, N)⌉; see nofm.py
 
-"Nonzero" means that some bit is set, so −0.0 and NaN are stored and come back bit for bit. A sparse form has two
-entries in the file's header instead of one; it is taken only when it saves more than those `HEADER_COST` bytes.
+"Holding something" means that some bit is set, so −0.0 and NaN are stored and come back bit for bit. A sparse form has
+two entries in the file's header instead of one; it is taken only when it saves more than those bytes (choosing.py).
 """
 
 from __future__ import annotations
@@ -18,33 +19,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thresher.deploy.storage.gaps import Indices, gaps_of, pack, rice_size, unpack
+from thresher.deploy.storage import nofm
+from thresher.deploy.storage.blocks import SINGLE, Block, as_matrix, grid, lengths, positions
+from thresher.deploy.storage.choosing import Choice, smallest
+from thresher.deploy.storage.gaps import Indices, gaps_of, pack, unpack
 from thresher.errors import InputError
 
-HEADER_COST = 160  # measured: 120 to 176 bytes, by the length of the name
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The smallest form of a tensor: `index` bytes say where the `nonzero` values are (0 for dense)."""
-
-    encoding: str
-    nonzero: int
-    index: int
-    width: int
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A tensor in its stored form; `index` is uint8 (n,), `values` has the tensor's dtype (if dense, its shape)."""
+    """A tensor in its stored form; `index` is uint8 (n,), `values` has the tensor's dtype (if dense, its shape).
+
+    `count`: how many gaps there are. The other fields are those of the `Choice`.
+    """
 
     encoding: str
     shape: tuple[int, ...]
-    width: int
     index: Tensor
     values: Tensor
+    width: int = 0
+    count: int = 0
+    block: Block = SINGLE
+    keep: int = 0
+    of: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -62,15 +61,30 @@ def encode(tensor: Tensor) -> Encoded:
     """
     flat = _flat(tensor)
     nonzero = _nonzero(flat)
-    choice, gaps = _choose(nonzero, tensor.element_size())
     shape = tuple(tensor.shape)
+    choice = smallest(nonzero, shape, tensor.element_size())
     if choice.encoding == "dense":
         none = torch.empty(0, dtype=torch.uint8)
-        return Encoded(encoding="dense", shape=shape, width=0, index=none, values=flat.view(shape))
-    index = np.packbits(nonzero, bitorder="little") if gaps is None else pack(gaps, choice.width)
-    values = torch.from_numpy(_bits(flat).numpy()[nonzero]).view(tensor.dtype)
+        return Encoded(encoding="dense", shape=shape, index=none, values=flat.view(shape))
+    if choice.encoding == "n:m":
+        index, where = nofm.pack(nonzero, shape, choice.keep, choice.of)
+    else:
+        matrix = as_matrix(shape)
+        kept = grid(nonzero.reshape(matrix), choice.block).reshape(-1)
+        packed = choice.encoding == "gaps"
+        index = pack(gaps_of(kept), choice.width) if packed else np.packbits(kept, bitorder="little")
+        where = positions(np.flatnonzero(kept), matrix, choice.block)
+    values = torch.from_numpy(_bits(flat).numpy()[where]).view(tensor.dtype)
     return Encoded(
-        encoding=choice.encoding, shape=shape, width=choice.width, index=torch.from_numpy(index), values=values
+        encoding=choice.encoding,
+        shape=shape,
+        index=torch.from_numpy(index),
+        values=values,
+        width=choice.width,
+        count=choice.count,
+        block=choice.block,
+        keep=choice.keep,
+        of=choice.of,
     )
 
 
@@ -82,24 +96,46 @@ def decode(form: Encoded) -> Tensor:
 
     Errors: InputError when index, values and shape do not belong together. The caller bounds prod(shape).
     """
-    numel, values = prod(form.shape), form.values
     if form.encoding == "dense":
-        return values
-    index = form.index.numpy()
-    if form.encoding == "bitmask":
-        if index.size != -(-numel // 8):
-            raise _damaged(f"a mask of {index.size} bytes", f"{-(-numel // 8)} bytes for {numel} elements")
-        where = np.flatnonzero(np.unpackbits(index, bitorder="little"))
-        if where.size != values.numel() or (where.size and int(where[-1]) >= numel):
-            raise _damaged(f"a mask with {where.size} bits set", f"{values.numel()}, one per value, below {numel}")
-    else:
-        where = unpack(index, count=values.numel(), width=form.width, numel=numel)
+        return form.values
+    numel, values = prod(form.shape), form.values
+    where = _where(form)
+    if where.size != values.numel() or (where.size and int(where.max()) >= numel):
+        raise _damaged(f"places for {where.size} values", f"{values.numel()}, one per value, below {numel}")
     try:
         flat = torch.zeros(numel, dtype=values.dtype)
         _bits(flat).numpy()[where] = _bits(values).numpy()
         return flat.view(form.shape)
     except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
         raise _damaged(f"a tensor of shape {list(form.shape)[:8]} ({error})", "a shape that can be built") from error
+
+
+def _where(form: Encoded) -> Indices:
+    """Flat indices of the values, in the order in which they are stored."""
+    index = form.index.numpy()
+    if form.encoding == "n:m":
+        if not nofm.fits(form.shape, form.of) or not 0 < form.keep < form.of:
+            raise _damaged(f"a pattern {form.keep}:{form.of} of shape {list(form.shape)[:8]}", "one that fits it")
+        if form.values.numel() != prod(form.shape) // form.of * form.keep:  # before anything of that size is built
+            raise _damaged(f"{form.values.numel()} values of a pattern", "N for each of its groups")
+        return nofm.unpack(index, form.shape, form.keep, form.of)
+    matrix, (high, wide) = as_matrix(form.shape), form.block
+    if form.block != SINGLE and not (0 < high <= matrix[0] and 0 < wide <= matrix[1]):
+        raise _damaged(f"blocks of {high} x {wide} in a matrix of {matrix[0]} x {matrix[1]}", "blocks inside it")
+    blocks = -(-matrix[0] // high) * -(-matrix[1] // wide)
+    if form.encoding == "bitmask":
+        if index.size != -(-blocks // 8):
+            raise _damaged(f"a mask of {index.size} bytes", f"{-(-blocks // 8)} bytes for {blocks} places")
+        kept: Indices = np.flatnonzero(np.unpackbits(index, bitorder="little"))
+    else:
+        kept = unpack(index, count=form.count, width=form.width, numel=blocks)
+    if kept.size and int(kept[-1]) >= blocks:
+        raise _damaged(f"place {int(kept[-1])}", f"places below {blocks}")
+    if form.block != SINGLE:  # counted before anything of that size is built
+        height, width = lengths(kept, matrix, form.block)
+        if int(height @ width) != form.values.numel():
+            raise _damaged(f"blocks of {int(height @ width)} entries", f"{form.values.numel()}, one per value")
+    return positions(kept, matrix, form.block)
 
 
 def encoded_bytes(tensor: Tensor) -> int:
@@ -135,7 +171,7 @@ def raw(tensor: Tensor) -> Tensor:
 
 def choose(tensor: Tensor) -> Choice:
     """The smallest form of `tensor`, without building it."""
-    return _choose(_nonzero(_flat(tensor)), tensor.element_size())[0]
+    return smallest(_nonzero(_flat(tensor)), tuple(tensor.shape), tensor.element_size())
 
 
 def choose_for_mask(mask: Tensor, itemsize: int) -> Choice:
@@ -144,24 +180,7 @@ def choose_for_mask(mask: Tensor, itemsize: int) -> Choice:
         raise InputError(
             f"a mask of {mask.dtype} and itemsize {itemsize}", "torch.bool and 1, 2, 4 or 8", "pass weight != 0"
         )
-    return _choose(_flat(mask).numpy(), itemsize)[0]
-
-
-def _choose(nonzero: npt.NDArray[np.bool_], itemsize: int) -> tuple[Choice, Indices | None]:
-    numel, count = nonzero.size, int(np.count_nonzero(nonzero))
-    values, limit = count * itemsize, numel * itemsize - HEADER_COST
-    best = Choice(encoding="dense", nonzero=count, index=0, width=0, bytes=numel * itemsize)
-    if values + count // 8 >= limit:  # a nonzero costs a bit at least, in either form
-        return best, None
-    mask = -(-numel // 8)
-    if values + mask < limit:
-        best = Choice(encoding="bitmask", nonzero=count, index=mask, width=0, bytes=values + mask)
-    if 2 * count < numel:
-        gaps: Indices = gaps_of(nonzero)
-        width, index = rice_size(gaps)
-        if values + index < min(best.bytes, limit):
-            return Choice(encoding="gaps", nonzero=count, index=index, width=width, bytes=values + index), gaps
-    return best, None
+    return smallest(_flat(mask).numpy(), tuple(mask.shape), itemsize)
 
 
 def _flat(tensor: Tensor) -> Tensor:

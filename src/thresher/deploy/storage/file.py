@@ -10,17 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from thresher.deploy.storage.encoding import Choice, Encoded, encode, raw
+from thresher.deploy.storage.about import file_record
+from thresher.deploy.storage.choosing import Choice
+from thresher.deploy.storage.encoding import Encoded, encode, raw
 from thresher.deploy.storage.layout import BLANK, DIGEST_KEY, INDEX_SUFFIX, lay_out
+from thresher.deploy.storage.rounding import rounded
 from thresher.deploy.storage.state import tensors_of, ties_of
 from thresher.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """What was written: the size of the file, the bytes the tensors take dense (tied ones once), their forms."""
+    """What was written: the size of the file, the bytes of the model's tensors (tied ones once), their forms."""
 
     path: Path
     bytes: int
@@ -34,11 +38,21 @@ def save(
     path: str | os.PathLike[str],
     *,
     record: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    plan: Any = None,
+    report: Any = None,
+    config: Any = None,
 ) -> FileReport:
     """A safetensors file in which each tensor is stored in its smallest form (see encoding.py, layout.py), bit for bit.
 
     The file appears whole or not at all: it is written under a temporary name in the same folder, flushed to the
-    disk, and renamed. Tied tensors are stored once. `record` is any JSON object; `load_state` hands it back.
+    disk, and renamed. Tied tensors are stored once.
+
+    Args:
+        record: any JSON object; `load_state` hands it back.
+        dtype: torch.bfloat16 or torch.float16 rounds matrices and kernels first (rounding.py); `load` widens them.
+        plan: how the model was shrunk, from which `thresher.load` cuts a dense model again.
+        report, config: what pruning reached, and the settings behind it. All three go into the record (about.py).
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -49,10 +63,13 @@ def save(
     Errors: InputError for a model that is not finished, for a value that is no plain tensor, for a path that cannot
     be written.
     """
-    state = tensors_of(model_or_state)
+    given = tensors_of(model_or_state)
+    state = rounded(given, dtype)
+    record = file_record(record, plan=plan, report=report, config=config)
     ties = ties_of(state)
     forms = {name: encode(tensor) for name, tensor in state.items() if name not in ties}
-    layout = lay_out(state, {name: _choice(form) for name, form in forms.items()}, ties, record)
+    choices = {name: _choice(form) for name, form in forms.items()}
+    layout = lay_out(state, choices, ties, record)
     arrays = _arrays(forms)
     payload = [arrays[entry.name] for entry in layout.entries]
     digest = hashlib.sha256(layout.header)
@@ -63,15 +80,16 @@ def save(
     return FileReport(
         path=Path(path),
         bytes=layout.bytes,
-        dense_bytes=sum(state[name].nbytes for name in forms),
-        encodings={name: form.encoding for name, form in forms.items()},
+        dense_bytes=sum(given[name].nbytes for name in forms),
+        encodings={name: choice.spelling for name, choice in choices.items()},
         ties=ties,
     )
 
 
 def _choice(form: Encoded) -> Choice:
-    count, index = form.values.numel(), form.index.numel()
-    return Choice(encoding=form.encoding, nonzero=count, index=index, width=form.width, bytes=form.nbytes)
+    stored, index = form.values.numel(), form.index.numel()
+    shared = {name: getattr(form, name) for name in ("encoding", "width", "count", "block", "keep", "of")}
+    return Choice(stored=stored, index=index, bytes=form.nbytes, **shared)
 
 
 def _arrays(forms: Mapping[str, Encoded]) -> dict[str, Tensor]:

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from thresher.deploy.storage.blocks import SINGLE
 from thresher.deploy.storage.encoding import Encoded, decode, raw
 from thresher.deploy.storage.header import DTYPES, MAX_HEADER, Entry, parse, parse_json, sizes
-from thresher.deploy.storage.layout import BLANK, DIGEST_KEY, INDEX_SUFFIX, VERSION
+from thresher.deploy.storage.layout import BLANK, DIGEST_KEY, INDEX_SUFFIX, VERSIONS
+from thresher.deploy.storage.rounding import widens
 from thresher.deploy.storage.state import tensors_of, ties_of
 from thresher.errors import InputError
 
@@ -49,7 +51,7 @@ def load_state(
 def load(path: str | os.PathLike[str], model: M) -> M:
     """`model`, of the class that was saved, with the tensors of the file copied into it.
 
-    Names, shapes and dtypes must be those of the file; nothing is copied unless everything fits.
+    Names and shapes must be those of the file, dtypes too or wider ones; nothing is copied unless everything fits.
 
     Errors: InputError that lists the first names, shapes or dtypes that differ, and all those of `load_state`.
     """
@@ -66,6 +68,8 @@ def load(path: str | os.PathLike[str], model: M) -> M:
         )
     for attribute, do in (("shape", "build the model with the shapes of the file"), ("dtype", "call model.to(dtype)")):
         wrong = [n for n in own if getattr(own[n], attribute) != getattr(state[n], attribute)]
+        if attribute == "dtype":
+            wrong = [n for n in wrong if not widens(state[n].dtype, own[n].dtype)]
         if wrong:
             pairs = [f"{n} {_show(state[n], attribute)} for {_show(own[n], attribute)}" for n in wrong]
             raise InputError(f"{str(path)!r} has {_first(pairs)}", f"each {attribute} as in the model", f"{do} first")
@@ -91,9 +95,11 @@ def _read(stream: BufferedReader, size: int, limit: int) -> tuple[dict[str, Tens
     if len(ours) == 1:
         raise InputError(f"metadata with {ours[0]!r} alone", f"both 'thresher' and {DIGEST_KEY!r}", _AGAIN)
     manifest = parse_json(metadata["thresher"]) if ours else {}
-    if ours and (manifest.get("version") != VERSION or set(manifest) != {"version", "tensors", "record"}):
+    if ours and (manifest.get("version") not in VERSIONS or set(manifest) != {"version", "tensors", "record"}):
         version = f"format version {str(manifest.get('version'))[:20]}"
-        raise InputError(version, f"version {VERSION} with its fields", "update thresher, or save it again")
+        raise InputError(
+            version, f"version {VERSIONS[0]} to {VERSIONS[-1]} with its fields", "update thresher, or save it again"
+        )
     claimed = metadata.get(DIGEST_KEY, BLANK)
     digest = hashlib.sha256(prefix + text.replace(f'"{DIGEST_KEY}":"{claimed}"'.encode(), _BLANKED, 1))
     arrays = {}
@@ -149,15 +155,24 @@ def _form(name: str, fields: dict[str, Any], arrays: Mapping[str, Tensor]) -> tu
     none = torch.empty(0, dtype=torch.uint8)
     if encoding == "dense" and name in arrays:
         values = arrays[name]
-        return Encoded(encoding=encoding, shape=tuple(values.shape), width=0, index=none, values=values), [name]
+        return Encoded(encoding=encoding, shape=tuple(values.shape), index=none, values=values), [name]
     suffix = INDEX_SUFFIX.get(encoding) if isinstance(encoding, str) else None
-    shape, width = sizes(fields.get("shape")), fields.get("width", 0)
-    if suffix is not None and shape is not None and type(width) is int:
-        index, values = arrays.get(name + suffix), arrays.get(name + "#values", none)
+    shape, block = sizes(fields.get("shape")), sizes(fields.get("block", list(SINGLE)))
+    index, values = arrays.get(name + str(suffix)), arrays.get(name + "#values", none)
+    numbers = {
+        "width": fields.get("width", 0),
+        "count": fields.get("count", values.numel()),
+        "keep": fields.get("keep", 0),
+        "of": fields.get("of", 0),
+    }
+    plain = all(type(number) is int and 0 <= number < 2**63 for number in numbers.values())
+    if suffix is not None and shape is not None and block is not None and len(block) == 2 and plain:
         flat = index is not None and index.dtype == torch.uint8 and index.dim() == values.dim() == 1
         named = name + "#values" in arrays and DTYPES.get(str(fields.get("dtype"))) == values.dtype
         if index is not None and flat and named:
-            form = Encoded(encoding=str(encoding), shape=shape, width=width, index=index, values=values)
+            form = Encoded(
+                encoding=str(encoding), shape=shape, index=index, values=values, block=(block[0], block[1]), **numbers
+            )
             return form, [name + suffix, name + "#values"]
     raise _unfit(name, fields)
 

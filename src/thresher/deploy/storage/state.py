@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from thresher.deploy.storage.header import NAMES
 from thresher.errors import InputError
 
-SUFFIXES = ("#mask", "#gaps", "#values")
+SUFFIXES = ("#mask", "#gaps", "#pattern", "#values")
 
 
 def tensors_of(source: nn.Module | Mapping[str, Any]) -> dict[str, Tensor]:
