@@ -65,6 +65,15 @@ def attach(target: Target, shell: Shell) -> None:
         module.parametrizations[tensor]._parameters["original"] = stored  # type: ignore[union-attr, index]
 
 
+def exchange(target: Target, shell: Shell, *, inherit: bool) -> None:
+    """Put `shell` in the place of the one that `attach` registered. inherit: it takes over that one's buffers."""
+    for module, tensor in target.sites:
+        chain: nn.ModuleList = module.parametrizations[tensor]  # type: ignore[assignment, union-attr, index]
+        if inherit:
+            shell.load_state_dict(chain[0].state_dict(), strict=False)
+        chain[0] = shell.train(chain.training)
+
+
 def latent(target: Target) -> nn.Parameter:
     """The stored parameter theta of an attached (or plain) target."""
     module, tensor = target.sites[0]

@@ -72,8 +72,6 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
         thresher.prune(net(), other, "gmp", "sparsity=90%", steps=3)
     with pytest.raises(InputError, match="an optimizer of type str"):
         thresher.prune(net(), "sgd", "gmp", "sparsity=90%", steps=3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="without an optimizer"):
-        thresher.prune(net(), None, "gmp", "sparsity=90%", steps=3)
 
 
 def test_two_pruners_on_one_model_are_refused_and_the_first_goes_on() -> None:

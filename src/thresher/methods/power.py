@@ -26,12 +26,13 @@ class Power:
         pruned_gradient: factor on the gradient of pruned entries; None: 1 up to 95 % zeros and 0.5 above.
         end: share of the run at which the cubic curve reaches the budget.
         settle: share of the run at which the support is frozen (1: entries may regrow to the last step).
-        updates: how often the threshold is taken over the whole run.
+        updates: how often the threshold is taken over the whole run; None: 2000 times, or 200 under a `bytes` budget,
+            where each time costs an encoding of the masks.
 
     Source: Feather (arXiv 2310.02448).
 
     >>> Power(p=3)
-    Power(p=3, pruned_gradient=None, end=0.5, settle=1.0, updates=2000)
+    Power(p=3, pruned_gradient=None, end=0.5, settle=1.0, updates=None)
 
     Errors: InputError on p < 1, shares outside (0, 1], a negative gradient factor, settle before end.
     """
@@ -41,7 +42,7 @@ class Power:
     pruned_gradient: float | None = None
     end: float = 0.5
     settle: float = 1.0
-    updates: int = 2000
+    updates: int | None = None
 
     def __post_init__(self) -> None:
         if not self.p >= 1:

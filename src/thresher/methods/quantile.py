@@ -19,11 +19,11 @@ Operator = Callable[..., Tensor]
 OperatorFor = Callable[[float], Operator]
 
 
-def check_window(end: float, settle: float, updates: int) -> None:
+def check_window(end: float, settle: float, updates: int | None) -> None:
     """Refuse shares outside (0, 1], a support that is frozen before the budget is in force, no update at all."""
     check_share("end", end, closed=False)
     check_share("settle", settle, closed=False)
-    if settle < end or updates < 1:
+    if settle < end or (updates is not None and updates < 1):
         raise InputError(
             f"end={end}, settle={settle}, updates={updates}",
             "end <= settle and at least one update",
@@ -38,7 +38,7 @@ class QuantileProcess:
         operator_for: sparsity that the budget ends in -> `(theta, threshold, groups=) -> w`, straight through.
         curve: share of the budget against share of the run up to `end`. end: share of the run at which the budget
             is in force. settle: share of the run at which the support is frozen (1: never before the end).
-        updates: how often the quantile is taken over the whole run.
+        updates: how often the quantile is taken over the whole run; None: 2000 times, 200 under a `bytes` budget.
         ratios: threshold of each target relative to the common one.
     """
 
@@ -50,7 +50,7 @@ class QuantileProcess:
         curve: Schedule,
         end: float,
         settle: float,
-        updates: int,
+        updates: int | None,
         ratios: Sequence[float] | None = None,
     ) -> None:
         if job.planner is None:
@@ -59,6 +59,8 @@ class QuantileProcess:
         self._curve = curve
         self._end, self._last = max(round(end * job.steps), 1), max(round(settle * job.steps), 1)
         self._settles = settle < 1
+        if updates is None:
+            updates = 2000 if job.planner.budget.bytes is None else 200
         self._every = max(job.steps // updates, 1)
         self._ratios = list(ratios or [1.0] * len(job.targets))
         self._operator_for = operator_for

@@ -25,7 +25,8 @@ class St3:
         rescale: the factor per output channel; without it this is a plain soft threshold on a cubic quantile.
         end: share of the run at which the cubic curve reaches the budget.
         settle: share of the run at which the support is frozen (1: entries may regrow to the last step).
-        updates: how often the threshold is taken over the whole run.
+        updates: how often the threshold is taken over the whole run; None: 2000 times, or 200 under a `bytes` budget,
+            where each time costs an encoding of the masks.
 
     Source: ST-3 (arXiv 2212.01076).
 
@@ -40,7 +41,7 @@ class St3:
     rescale: bool = True
     end: float = 0.5
     settle: float = 1.0
-    updates: int = 2000
+    updates: int | None = None
 
     def __post_init__(self) -> None:
         if self.scope not in ("global", "sigma"):

@@ -78,11 +78,9 @@ def leading_group(optimizer: Optimizer, targets: Sequence[Target]) -> int:
 
 
 def checked_steps(steps: int, start: int | float, optimizer: Optimizer | None) -> tuple[int, int]:
-    """(steps, first step of pruning), from a step number or a share."""
-    if optimizer is not None and (not isinstance(steps, int) or steps < 1):
+    """(steps, first step of pruning), from a step number or a share; steps 0 is one shot."""
+    if not isinstance(steps, int) or steps < 0 or (optimizer is not None and not steps):
         raise InputError(f"steps={steps!r}", "the number of optimizer steps of the run", "pass len(loader) * epochs")
-    if optimizer is None and steps:
-        raise InputError(f"steps={steps} without an optimizer", "an optimizer", "pass the optimizer that trains it")
     first = round(start * steps) if isinstance(start, float) and start < 1 else int(start)
     if first < 0 or (steps and first >= steps):
         raise InputError(f"start={start!r} of {steps} steps", "a step, or a share, before the end", "start earlier")

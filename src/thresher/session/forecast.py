@@ -54,6 +54,7 @@ def forecast(optimizer: Optimizer, steps: int, lr_schedule: LrSchedule | None, g
         if getattr(optimizer.step, "_wrapped_by_lr_sched", False):
             return [now * 0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
         return [now] * steps
+    lr_schedule = getattr(lr_schedule, "scheduler", lr_schedule)  # Accelerate wraps it
     if isinstance(lr_schedule, LRScheduler):
         rates = _simulate(lr_schedule, optimizer, steps, 1, group)
     elif isinstance(lr_schedule, tuple) and len(lr_schedule) == 2 and isinstance(lr_schedule[0], LRScheduler):

@@ -35,7 +35,8 @@ def prune(
 
     Args:
         model: any module; convolution and linear weights are prunable unless `rules` say otherwise.
-        optimizer: the optimizer that trains it; None for one-shot methods. It may be made before or after.
+        optimizer: the optimizer that trains it. None without `steps`: one shot. None with `steps`: it comes later, and
+            is the one that `pruner.follow(optimizer)` names, or else the first to step that holds these weights.
         method: e.g. `thresher.Lats()`, or its text form.
         budget: e.g. "sparsity=90%", "flops=25%,bytes=500KB"; see `thresher.Budget`.
         steps: optimizer steps of the whole run, from this call on.

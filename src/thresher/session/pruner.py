@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from thresher.attach import attach, check_plain, detach, effective, finalize_copy, latent
 from thresher.budget.counts import PositionCounter, count_positions
 from thresher.budget.language import Budget
 from thresher.budget.report import Report
-from thresher.contracts import Job, Method
+from thresher.contracts import Method
 from thresher.errors import StateError
 from thresher.methods import method_record
 from thresher.operators import Groups
@@ -23,13 +23,13 @@ from thresher.session.checks import (
     check_identity,
     checked_steps,
     groups_of,
-    leading_group,
     real_model,
-    skipped_by_scaler,
     unwrapped,
 )
 from thresher.session.costs import costs_of, planner_of
-from thresher.session.forecast import LrSchedule, effective_rate, forecast
+from thresher.session.following import begin, check_whole, meet, take_up, warn_if_unheard
+from thresher.session.forecast import LrSchedule, effective_rate
+from thresher.session.listening import Listener
 from thresher.session.measure import dense_file_bytes, measure
 from thresher.session.project import project
 from thresher.session.trace import Trace
@@ -62,13 +62,13 @@ class Pruner:
         self.model = real_model(model)
         check_plain(self.model)
         self.method, self.budget, self.groups = method, budget, groups
-        self._optimizer = unwrapped(optimizer)
-        self.steps, self._start = checked_steps(steps, start, self._optimizer)
-        selection = select(self.model, rules, groups=groups, frozen=self._optimizer is None)
+        self.steps, self._start = checked_steps(steps, start, optimizer)
+        selection = select(self.model, rules, groups=groups, frozen=self.steps == 0)
         self.targets, self.skipped = selection.targets, selection.skipped
+        self._optimizer = unwrapped(optimizer)
         if self._optimizer is not None:
             groups_of(self._optimizer, self.targets)
-        self._record = record
+        self._record, self._lr_schedule = record, lr_schedule
         self._dense_bytes = dense_file_bytes(self.model, record)
         self.planner = None if budget is None else planner_of(self.model, self.targets, groups, budget, record)
         self.positions: dict[str, float] = {}
@@ -76,21 +76,7 @@ class Pruner:
         if example is not None:
             self._take_positions(count_positions(self.model, example))
         self.step = 0
-        span = self.steps - self._start
-        rates: list[float] = []
-        if self._optimizer is not None:
-            group = leading_group(self._optimizer, self.targets)
-            rates = forecast(self._optimizer, self.steps, lr_schedule, group)[self._start :]
-        job = Job(
-            targets=self.targets,
-            groups=groups,
-            steps=span,
-            forecast=rates,
-            planner=self.planner,
-            model=self.model,
-            optimizer=self._optimizer,
-        )
-        self.process = method.begin(job)
+        self.process = begin(self)
         for number, target in enumerate(self.targets):
             attach(target, self.process.shell(number))
         names = tuple(target.name for target in self.targets)
@@ -98,14 +84,35 @@ class Pruner:
         self._finished = False
         self._group_sizes: list[int] = []
         self._membership: list[int] = []
-        self._hooks: list[RemovableHandle] = []
-        if self._optimizer is not None:
-            if example is None:
-                self._counter = PositionCounter(self.model)
-            self._hooks.append(self._optimizer.register_step_pre_hook(self._before))
-            self._hooks.append(self._optimizer.register_step_post_hook(self._after))
+        self._listener = Listener(
+            before=self._before,
+            after=self._after,
+            save=self.state_dict,
+            load=self.load_state_dict,
+            meet=partial(meet, self),
+        )
+        if self.steps and example is None:
+            self._counter = PositionCounter(self.model)
         if self._start == 0:
             self.process.advance(0, [0.0] * len(self.targets))
+        if self._optimizer is not None:
+            self._listener.follow(self._optimizer)
+        elif self.steps:
+            self._listener.wait()
+
+    def follow(self, optimizer: Optimizer, *, lr_schedule: LrSchedule | None = None) -> None:
+        """Let the steps of `optimizer` move the thresholds from now on, and those of no other.
+
+        For trainers that make, wrap or replace the optimizer after `thresher.prune`. Before the first step the run is
+        then the same as if `optimizer` had been named there; later on, everything the method has learned moves along,
+        and each tensor's learning rate is that of its new parameter group. `lr_schedule`: as for `thresher.prune`.
+
+        Errors: InputError when it does not hold the parameters of this model, or is no optimizer; StateError after
+        `finish()` and for a one-shot run.
+        """
+        if self._finished:
+            raise StateError("follow() on a finished run", "a run in training", "call thresher.prune again")
+        take_up(self, optimizer, lr_schedule)
 
     def _take_positions(self, positions: Mapping[str, float]) -> None:
         self.positions = dict(positions)
@@ -113,13 +120,12 @@ class Pruner:
         if self.planner is not None:
             self.planner.set_positions(self.costs, self.fixed_macs)
 
-    def _before(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        if not skipped_by_scaler(optimizer):
-            self.process.before_step()
+    def _before(self) -> None:
+        if self.step == 0:
+            check_whole(self)
+        self.process.before_step()
 
-    def _after(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        if skipped_by_scaler(optimizer):
-            return
+    def _after(self, optimizer: Optimizer) -> None:
         if self._counter is not None and self._counter.positions:
             self._counter.close()
             positions, self._counter = self._counter.positions, None
@@ -180,6 +186,7 @@ class Pruner:
         """
         if self._finished:
             raise StateError("finish() on a finished run", "one finish() per prune()", "call thresher.prune again")
+        warn_if_unheard(self)
         weights, touched = project(self.targets, self.process, self.planner)
         detach(self.targets, weights)
         self._finished = True
@@ -191,9 +198,7 @@ class Pruner:
 
     def close(self) -> None:
         """Take the hooks off the optimizer and the model; thresholds no longer move."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._listener.close()
         if self._counter is not None:
             self._counter.close()
             self._counter = None
