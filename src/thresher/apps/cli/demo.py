@@ -44,7 +44,7 @@ def demo(
     dense = {"model": "small-cnn", "epochs": dense_epochs, "schedule": "cosine"}
     done = [_one("dense", folder, {**common, **dense}, quiet)]
     for name in method or METHODS:
-        settings = {"weights": str(folder / "dense"), "epochs": epochs, "method": name, "budget": budget}
+        settings = {"weights": str(folder / "dense"), "epochs": epochs, "method": name, "budget": budget, "trail": 12}
         done.append(_one(name, folder, {**common, **settings}, quiet))
     page = report_page([run.path for _, run, _ in done], folder / "report.html")
     seconds = time.perf_counter() - began

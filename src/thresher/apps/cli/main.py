@@ -6,11 +6,19 @@ from typing import Annotated
 
 import typer
 
+from thresher.apps.cli.bench import bench
+from thresher.apps.cli.compact import compact
 from thresher.apps.cli.demo import demo
+from thresher.apps.cli.doctor import doctor
 from thresher.apps.cli.evaluating import evaluate
+from thresher.apps.cli.export import export
 from thresher.apps.cli.failures import Commands
 from thresher.apps.cli.listing import data, methods, models
+from thresher.apps.cli.oneshot import oneshot
+from thresher.apps.cli.plan import plan
+from thresher.apps.cli.reporting import report, watch
 from thresher.apps.cli.sensitivity import sensitivity
+from thresher.apps.cli.shrink import shrink
 from thresher.apps.cli.sweep import sweep
 from thresher.apps.cli.trail import trail
 from thresher.apps.cli.training import prune, train
@@ -45,10 +53,19 @@ def options(
 main.command()(demo)
 main.command()(train)
 main.command()(prune)
+main.command()(shrink)
+main.command()(compact)
+main.add_typer(plan, name="plan")
+main.command()(oneshot)
 main.command("eval")(evaluate)
+main.command()(export)
+main.command()(bench)
+main.command()(doctor)
 main.command()(sensitivity)
 main.command()(sweep)
 main.command()(trail)
+main.command()(report)
+main.command()(watch)
 main.command()(methods)
 main.command()(models)
 main.command()(data)

@@ -72,6 +72,7 @@ def sweep(
     if dry_run:
         _show_plan(asked, quiet, as_json)
         return
+    from thresher.apps.cli.printing import report_page
     from thresher.apps.cli.sweep_text import News
     from thresher.apps.sweep import open_sweep, sweep_record, table_lines, work, work_together, write_table
 
@@ -98,10 +99,13 @@ def sweep(
         raise typer.Exit(INTERRUPTED) from error
     write_table(opened)
     record = sweep_record(opened)
+    page = report_page([out], out / "report.html")
     if as_json:
-        typer.echo(json.dumps({"sweep": str(out), **record}))
+        typer.echo(json.dumps({"sweep": str(out), **record, "page": None if page is None else str(page)}))
     elif not quiet:
         typer.echo("\n".join([*table_lines(opened), f"written: {out / 'sweep.json'}"]))
+        if page is not None:
+            typer.echo(f"report page: {page}")
     if any(run["state"] == "failed" for run in record["runs"]) or any(
         run["state"] == "failed" for group in record["tuning"] for run in group["runs"]
     ):

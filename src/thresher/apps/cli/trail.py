@@ -15,7 +15,7 @@ from thresher.errors import InputError
 if TYPE_CHECKING:
     from thresher.trail import Point, Trail
 
-_PICK = 'e.g. "accuracy_drop=1", "bytes=500KB", "accuracy_drop=1,sparsity=80%"'
+_PICK = 'e.g. "accuracy_drop=1", "bytes=500KB", "accuracy_drop=1,sparsity=80%", "step=120"'
 
 
 def trail(
@@ -40,7 +40,8 @@ def trail(
         raise InputError(f"--out {str(out)!r} without --pick", "which network to write", f"add --pick, {_PICK}")
     if (finetune or reestimate_norm) and out is None:
         raise InputError("--finetune or --reestimate-norm without --out", "a file for the result", "add --out FILE")
-    wanted = None if pick is None else parse_pick(pick)
+    exact = None if pick is None else parse_step(pick)
+    wanted = None if pick is None or exact is not None else parse_pick(pick)
     from thresher.trail import choose, view
     from thresher.trail.table import printable, table
 
@@ -49,9 +50,12 @@ def trail(
     records = view(trails)
     found: dict[str, Any] = {"points": records, "problems": problems}
     lines = [table(records)]
-    if wanted is not None:
+    if pick is not None:
         pairs = [(each, point) for each in trails for point in each.points]
-        best = choose([point for _, point in pairs], accuracy_drop=wanted[0], budget=wanted[1])
+        if wanted is not None:
+            best = choose([point for _, point in pairs], accuracy_drop=wanted[0], budget=wanted[1])
+        else:
+            best = _at_step([point for _, point in pairs], exact)
         home = next(each for each, point in pairs if point is best)
         found["picked"] = {"trail": str(home.path), **best.to_dict()}
         lines += ["", f"picked: step {best.step} of {home.path}, {_summary(best)}"]
@@ -90,6 +94,29 @@ def parse_pick(text: str) -> tuple[float | None, str | None]:
     if drop is None and not limits:
         raise InputError(f"--pick {text!r}", f"which network to take, {_PICK}", "name a limit")
     return drop, ",".join(limits) or None
+
+
+def parse_step(text: str) -> int | None:
+    """ "step=120" -> 120, which network exactly; None for anything else. Errors: InputError for a step that is none.
+
+    >>> parse_step("step=120"), parse_step("bytes=500KB")
+    (120, None)
+    """
+    name, _, value = (piece.strip() for piece in text.partition("="))
+    if name != "step":
+        return None
+    if not value.isdecimal():
+        raise InputError(f"--pick {text!r}", "one step alone, e.g. step=120", "take it from the list")
+    return int(value)
+
+
+def _at_step(points: list[Point], step: int | None) -> Point:
+    found = [point for point in points if point.step == step]
+    if len(found) != 1:
+        steps = ", ".join(str(point.step) for point in points) or "none"
+        given = f"--pick step={step}" + (", which several trails have" if found else "")
+        raise InputError(given, f"a step of one trail, of {steps}", "name one run and one of its steps")
+    return found[0]
 
 
 def open_trail(run: str, dense_accuracy: float | None = None) -> Trail:

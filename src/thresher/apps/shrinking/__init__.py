@@ -1,0 +1,1 @@
+"""What `thresher shrink` and `thresher plan` do: choose, cut, measure, fine-tune, and files that carry their plan."""
