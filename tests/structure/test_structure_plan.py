@@ -147,3 +147,19 @@ def test_keeping_nothing_of_a_layer_is_refused() -> None:
     cuts = (Cut(module="0", axis="out", size=4, keep=(0,)), Cut(module="0", axis="out", size=4, keep=(1,)))
     with pytest.raises(InputError, match="keeps nothing"):
         ShrinkPlan(model="Net", groups=(GroupPlan(name="g", units=1, keep=(0,), cuts=cuts),)).apply(model)
+
+
+def test_layers_that_lose_the_same_do_not_take_each_others_weights() -> None:
+    # What lies between the cuts of both sides of a grouped layer is freed at once; its identity may come back.
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 1, bias=False, groups=(2, 2, 1)[place % 3]) for place in range(60)))
+    keep = (1, 2, 5, 6)
+    cuts = tuple(Cut(module=str(place), axis=axis, size=8, keep=keep) for place in range(60) for axis in ("in", "out"))
+    small = ShrinkPlan(model="Net", groups=(GroupPlan(name="g", units=1, keep=(0,), cuts=cuts),)).apply(model)
+    for whole, cut in zip(model, small, strict=True):
+        wanted = whole.weight[list(keep)]
+        if whole.groups == 1:
+            assert torch.equal(cut.weight, wanted[:, list(keep)])
+        else:
+            assert torch.equal(cut.weight, torch.cat([wanted[:2, [1, 2]], wanted[2:, [1, 2]]]))
+    assert len({id(layer.weight) for layer in small}) == 60

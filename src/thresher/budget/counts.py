@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
+from thresher.budget.linear import features_of, is_linear
 from thresher.errors import InputError, ThresherError
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -34,7 +35,7 @@ def counted_weights(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     found: dict[str, tuple[nn.Module, str]] = {}
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
-        if isinstance(module, (_ConvNd, nn.Linear)):
+        if isinstance(module, _ConvNd) or is_linear(module):
             found[f"{prefix}weight"] = (module, "weight")
         elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
             for tensor in _matrices(module):
@@ -64,7 +65,7 @@ class PositionCounter:
         self._batch = 1
         self._handles: list[RemovableHandle] = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
         for name, module in model.named_modules():
-            if isinstance(module, (_ConvNd, nn.Linear, nn.MultiheadAttention, nn.RNNBase)):
+            if isinstance(module, (_ConvNd, nn.MultiheadAttention, nn.RNNBase)) or is_linear(module):
                 # A partial of a method, not a closure: a deep copy of the model then counts into its own counter.
                 note = partial(self._note, f"{name}." if name else "", _matrices(module))
                 self._handles.append(module.register_forward_hook(note, with_kwargs=True))
@@ -97,7 +98,7 @@ class PositionCounter:
         elif isinstance(module, _TRANSPOSED):
             self._add(prefix + "weight", args[0].numel() / module.in_channels)
         else:
-            width: Any = module.out_channels if isinstance(module, _ConvNd) else module.out_features
+            width = module.out_channels if isinstance(module, _ConvNd) else features_of(module)[1]
             self._add(prefix + "weight", output.numel() / width)
 
     def _add(self, name: str, positions: float) -> None:

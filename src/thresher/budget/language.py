@@ -15,9 +15,13 @@ _UNITS: dict[str, dict[str, float]] = {
     "params": _COUNTS,
     "flops": {**_COUNTS, "macs": 1.0, "kmacs": 1e3, "mmacs": 1e6, "gmacs": 1e9},
     "bytes": {**_COUNTS, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
+    "latency": {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6},
 }
 _NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|[a-z]*)\s*$", re.IGNORECASE)
-_SPELLINGS = "sparsity=90%, params=10%, flops=25% (or 40MMACs), bytes=2MB (or 20%); several joined by commas"
+_SPELLINGS = (
+    "sparsity=90%, params=10%, flops=25% (or 40MMACs), bytes=2MB (or 20%), latency=5ms (or 60%); "
+    "several joined by commas"
+)
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,12 @@ class Budget:
         params: upper limit on the non-zero parameters of the whole model (unprunable ones count whole).
         flops: upper limit on the multiply-adds of convolutions and linear layers, zeros not counted.
         bytes: upper limit on the size of the file that `thresher.save` writes.
+        latency: upper limit on the seconds of one forward pass, measured; `thresher.shrink` alone can meet it.
 
     With several, each holds, and the tightest is met as closely as one weight allows.
 
     >>> Budget.parse("sparsity=90%, flops=25%")
-    Budget(sparsity=0.9, params=None, flops=Amount(share=0.25, absolute=None), bytes=None)
+    Budget(sparsity=0.9, params=None, flops=Amount(share=0.25, absolute=None), bytes=None, latency=None)
     >>> str(Budget.parse("bytes=500KB"))
     'bytes=500000'
 
@@ -66,13 +71,14 @@ class Budget:
     params: Amount | None = None
     flops: Amount | None = None
     bytes: Amount | None = None
+    latency: Amount | None = None
 
     def __post_init__(self) -> None:
         if all(getattr(self, item.name) is None for item in fields(self)):
             raise BudgetError("an empty budget", _SPELLINGS, "name at least one limit")
         if self.sparsity is not None and not 0 <= self.sparsity <= 1:
             raise BudgetError(f"sparsity={self.sparsity!r}", "a share of zeros from 0% to 100%", "correct the sparsity")
-        for name in ("params", "flops", "bytes"):
+        for name in ("params", "flops", "bytes", "latency"):
             amount: Amount | None = getattr(self, name)
             if amount is None:
                 continue
@@ -110,12 +116,6 @@ class Budget:
 
     @staticmethod
     def _value(name: str, value: object) -> float | Amount:
-        if name == "latency":
-            raise BudgetError(
-                f"latency={value}",
-                "sparsity, params, flops or bytes",
-                "use flops= until the engine can measure latency",
-            )
         if name not in _UNITS:
             raise BudgetError(f"budget {name!r}", _SPELLINGS, "use one of these names")
         if isinstance(value, Amount):
@@ -129,6 +129,8 @@ class Budget:
             return number / 100 if unit == "%" else number
         if unit == "%":
             return Amount(share=number / 100)
+        if unit == "" and name == "latency":
+            raise BudgetError(f"latency={value}", "a time with its unit, or a share", "write latency=5ms or 60%")
         if unit == "" and number <= 1:
             return Amount(share=number)
         return Amount(absolute=number * _UNITS[name][unit])
@@ -136,4 +138,7 @@ class Budget:
     def __str__(self) -> str:
         parts = [] if self.sparsity is None else [f"sparsity={self.sparsity * 100:.15g}%"]
         parts += [f"{name}={amount}" for name in ("params", "flops", "bytes") if (amount := getattr(self, name))]
+        if self.latency is not None:
+            time = self.latency.absolute
+            parts.append(f"latency={self.latency}" if time is None else f"latency={time * 1e3:.15g}ms")
         return ",".join(parts)

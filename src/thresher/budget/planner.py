@@ -189,6 +189,12 @@ class Planner:
         )
 
     def _check(self) -> None:
+        if self.budget.latency is not None:
+            raise BudgetError(
+                f"latency={self.budget.latency}",
+                "sparsity, params, flops or bytes",
+                "zeros alone do not save time: use thresher.shrink, which makes layers smaller",
+            )
         least, most = sum(self._least), sum(high for _, high in self._bounds)
         if self.budget.sparsity is not None:
             kept = kept_count(self.budget.sparsity, self.entries)

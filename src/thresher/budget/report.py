@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from thresher.budget.rich_text import html_table
 from thresher.errors import InputError
 
 
@@ -90,45 +91,41 @@ class Report:
         """Write the report as JSON, to a temporary name first."""
         write_text(Path(path), json.dumps(self.to_dict(), indent=1))
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
         rows = [("tensor", "shape", "entries", "zeros", "sparsity", "MACs left", "bytes")]
         for layer in self.layers:
             left = "?" if layer.macs_left is None else f"{layer.macs_left:,.0f}"
             shape = "x".join(map(str, layer.shape))
-            rows.append(
-                (
-                    layer.name,
-                    shape,
-                    f"{layer.entries:,}",
-                    f"{layer.zeros:,}",
-                    f"{layer.sparsity:.2%}",
-                    left,
-                    f"{layer.bytes:,}",
-                )
-            )
+            counts = (f"{layer.entries:,}", f"{layer.zeros:,}", f"{layer.sparsity:.2%}", left, f"{layer.bytes:,}")
+            rows.append((layer.name, shape, *counts))
         left = "?" if self.macs is None else f"{self.macs:,.0f}"
-        rows.append(
-            ("total", "", f"{self.entries:,}", f"{self.zeros:,}", f"{self.sparsity:.4%}", left, f"{self.bytes:,}")
-        )
-        lines = aligned(rows)
+        counts = (f"{self.entries:,}", f"{self.zeros:,}", f"{self.sparsity:.4%}", left, f"{self.bytes:,}")
+        return [*rows, ("total", "", *counts)]
+
+    def _lines(self) -> list[str]:
+        left = "?" if self.macs is None else f"{self.macs:,.0f}"
         got = ", ".join(f"{name}={value:.6g}" for name, value in self.got.items())
-        lines += ["", f"method {self.method}; asked {self.asked}; got {got}"]
-        lines += [
-            f"the final projection changed {self.touched:,} of {self.entries:,} entries "
-            f"({self.touched / max(self.entries, 1):.3%})"
-        ]
         share = f" = {self.macs / self.total_macs:.2%} of dense" if self.macs is not None and self.total_macs else ""
-        lines += [
+        lines = [
+            f"method {self.method}; asked {self.asked}; got {got}",
+            f"the final projection changed {self.touched:,} of {self.entries:,} entries "
+            f"({self.touched / max(self.entries, 1):.3%})",
             f"whole model: {self.params:,} of {self.total_params:,} parameters non-zero, {left} multiply-adds{share}, "
-            f"{self.bytes:,} of {self.dense_bytes:,} bytes"
+            f"{self.bytes:,} of {self.dense_bytes:,} bytes",
         ]
         if self.l1 is not None:
             lines += [
                 f"L1 coefficient: median {self.l1['median']:.3g}, {self.l1['low']:.2f} to {self.l1['high']:.2f} of it"
             ]
         lines += [f"left dense: {name} ({reason})" for name, reason in self.skipped]
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    def __str__(self) -> str:
+        return "\n".join([*aligned(self._rows()), "", *self._lines()])
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return html_table(self._rows(), title=f"{self.method}: asked {self.asked}", lines=self._lines())
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

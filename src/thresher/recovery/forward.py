@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -24,25 +27,66 @@ def gfs(problem: Problem, size: int, *, steps: int | None = None) -> Recovery:
     without repeats. `losses` has the loss after every pick; `scale` is N c_i / n, to be folded into the outgoing
     weights. Source: Ye et al. 2020, arXiv 2003.01794, with the reconstruction loss.
     """
-    size, quadratic, units = check_size(size, problem.units), problem.quadratic, problem.units
+    size = check_size(size, problem.units)
+    for found in _picking(problem):
+        done = len(found.support) >= size if steps is None else len(found.losses) >= steps
+        if done:
+            return found.recovery(problem)
+    raise AssertionError("picking goes on until every unit is in")
+
+
+def gfs_sizes(problem: Problem, sizes: Iterable[int]) -> dict[int, Recovery]:
+    """`gfs` for several sizes, in one run."""
+    wanted = sorted({check_size(size, problem.units): size for size in sizes}.items())
+    found: dict[int, Recovery] = {}
+    if not wanted:
+        return found
+    for state in _picking(problem):
+        while wanted and len(state.support) >= wanted[0][0]:
+            found[wanted.pop(0)[1]] = state.recovery(problem)
+        if not wanted:
+            break
+    return found
+
+
+@dataclass
+class _Picked:
+    """A run of greedy forward selection so far."""
+
+    counts: Tensor
+    losses: list[float]
+    support: set[int]
+
+    def recovery(self, problem: Problem) -> Recovery:
+        support = (self.counts > 0).nonzero().flatten()
+        scale = self.counts[support] * problem.units / len(self.losses)
+        losses = tuple(self.losses)
+        return Recovery(support=support, loss=losses[-1], losses=losses, energy=problem.energy, scale=scale)
+
+
+def _picking(problem: Problem) -> Iterator[_Picked]:
+    """The state after every pick, without end (the caller stops)."""
+    quadratic, units = problem.quadratic, problem.units
+    diagonal, whole = quadratic.diagonal(), quadratic.sum(1)
+    total = float(whole.sum())
     counts = torch.zeros(units, dtype=torch.float64, device=quadratic.device)
-    losses: list[float] = []
-    order: list[int] = []
-    diagonal = quadratic.diagonal()
-    while int((counts > 0).sum()) < size if steps is None else len(order) < steps:
-        step = units / (len(order) + 1)
-        left = 1 - step * counts
-        pull = quadratic @ left
-        trial = (left @ pull - 2 * step * pull + step * step * diagonal) / 2
-        if len(order) >= 10 * units:
+    taken, square = torch.zeros_like(counts), 0.0  # Q c and cᵀ Q c, kept up to date: a pick costs one column
+    state = _Picked(counts, [], set())
+    while True:
+        step = units / (len(state.losses) + 1)
+        # With left = 1 − step c: leftᵀ Q left, and Q left.
+        rest = total - 2 * step * float((whole * counts).sum()) + step * step * square
+        pull = whole - step * taken
+        trial = (rest - 2 * step * pull + step * step * diagonal) / 2
+        if len(state.losses) >= 10 * units:
             trial = trial.masked_fill(counts > 0, torch.inf)
         pick = _lowest(trial)
+        square += 2 * float(taken[pick]) + float(diagonal[pick])
         counts[pick] += 1
-        order.append(pick)
-        losses.append(max(float(trial[pick]), 0.0))
-    support = (counts > 0).nonzero().flatten()
-    scale = counts[support] * units / len(order)
-    return Recovery(support=support, loss=losses[-1], losses=tuple(losses), energy=problem.energy, scale=scale)
+        taken += quadratic[pick]
+        state.support.add(pick)
+        state.losses.append(max(float(trial[pick]), 0.0))
+        yield state
 
 
 def greedy(problem: Problem, size: int) -> Recovery:
@@ -53,12 +97,14 @@ def greedy(problem: Problem, size: int) -> Recovery:
 def greedy_order(problem: Problem, size: int) -> list[int]:
     """The units in the order in which plain greedy takes them."""
     quadratic = problem.quadratic
-    left = torch.ones(problem.units, dtype=torch.float64, device=quadratic.device)
+    chosen = torch.zeros(problem.units, dtype=torch.bool, device=quadratic.device)
+    pull = quadratic.sum(1)
     order: list[int] = []
     for _ in range(check_size(size, problem.units)):
-        trial = quadratic.diagonal() - 2 * (quadratic @ left)
-        pick = _lowest(trial.masked_fill(left == 0, torch.inf))
-        left[pick] = 0
+        trial = quadratic.diagonal() - 2 * pull
+        pick = _lowest(trial.masked_fill(chosen, torch.inf))
+        chosen[pick] = True
+        pull -= quadratic[pick]
         order.append(pick)
     return order
 

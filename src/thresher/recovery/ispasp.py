@@ -56,6 +56,11 @@ def ispasp(problem: Problem, size: int, *, iterations: int = 20) -> Recovery:
         return Recovery(support=everything, loss=0.0, losses=(0.0,), energy=problem.energy)
     live = problem.sizes > 0
     barred = ~live if int(live.sum()) >= size else torch.zeros_like(live)
+    if 2 * size >= int((~barred).sum()):
+        # Every candidate is among the 2s: the largest hidden values win, at once and for good.
+        support = top(problem.sizes.masked_fill(barred, -1.0), size)
+        loss = problem.loss(support)
+        return Recovery(support=support, loss=loss, losses=(loss,) * min(2, iterations), energy=problem.energy)
     support = torch.empty(0, dtype=torch.int64, device=live.device)
     best, best_loss, losses = support, float("inf"), []
     seen: set[tuple[int, ...]] = set()

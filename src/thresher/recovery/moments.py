@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from thresher.budget.counts import call, eval_mode
 from thresher.errors import InputError, NumericsError, ThresherError
 from thresher.recovery.reading import channels_of, hidden_rows
+from thresher.recovery.shifts import shiftable, shifted_moments
 
 # Entries of float64 that one product works on at most, so that a batch of large images needs no copy of itself.
 CHUNK = 1 << 22
+# Rows of C above which a product leaves out what symmetry gives.
+LARGE = 512
 
 
 class SecondMoments:
@@ -25,29 +28,53 @@ class SecondMoments:
         module: the reader (convolution or linear layer).
         channels: the channels (int64) of its input to follow, in order.
         taps: for a convolution, every tap of every channel (rows channel-major), or channels only.
+        enough: take in nothing more once that many samples (in whole batches) and columns are in; None: everything.
 
     count: columns of H (positions, tokens) seen. items: samples, as the batch axis counts them.
     """
 
-    def __init__(self, module: nn.Module, channels: Tensor, *, taps: bool = True) -> None:
-        self.module, self.channels, self.taps = module, channels, taps
+    def __init__(
+        self, module: nn.Module, channels: Tensor, *, taps: bool = True, enough: tuple[int, int] | None = None
+    ) -> None:
+        self.module, self.channels, self.taps, self.enough = module, channels, taps, enough
         self.count = self.items = 0
         self.matrix: Tensor | None = None
 
+    @property
+    def full(self) -> bool:
+        """Whether `enough` is reached."""
+        return self.enough is not None and self.items >= self.enough[0] and self.count >= self.enough[1]
+
     def add(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         """Take in one input of the reader; `mask` (batch, tokens) is False at padding."""
+        if self.full:
+            return
         inputs = inputs.detach()
         self.items += len(inputs)
-        step = max(CHUNK // max(inputs[:1].numel() * self._growth(), 1), 1)
+        shifted = self.taps and shiftable(self.module) and inputs.ndim == self.module.weight.ndim  # type: ignore[union-attr, operator]
+        step = max(CHUNK // max(inputs[:1].numel() * (2 if shifted else self._growth()), 1), 1)
         keep = mask if mask is not None and inputs.ndim == 3 and mask.shape == inputs.shape[:2] else None
         for start in range(0, len(inputs), step):
             piece = inputs[start : start + step]
-            rows = hidden_rows(self.module, piece, self.channels, taps=self.taps, dtype=torch.float64)
-            if keep is not None:
-                rows = rows[keep[start : start + step].to(rows.device, torch.bool).flatten()]
-            product = rows.T @ rows
+            if shifted:
+                picked = piece[:, self.channels.to(piece.device)].to(torch.float64)
+                product = shifted_moments(self.module, picked)  # type: ignore[arg-type]
+                self.count += self._positions(piece)
+            else:
+                rows = hidden_rows(self.module, piece, self.channels, taps=self.taps, dtype=torch.float64)
+                if keep is not None:
+                    rows = rows[keep[start : start + step].to(rows.device, torch.bool).flatten()]
+                product = _gram(rows)
+                self.count += len(rows)
             self.matrix = product if self.matrix is None else self.matrix.add_(product)
-            self.count += len(rows)
+
+    def _positions(self, inputs: Tensor) -> int:
+        module: Any = self.module
+        count = len(inputs)
+        sizes = zip(inputs.shape[2:], module.kernel_size, module.dilation, module.padding, strict=True)
+        for extent, kernel, dilation, padding in sizes:
+            count *= extent + 2 * padding - dilation * (kernel - 1)
+        return int(count)
 
     def _growth(self) -> int:
         kernel = getattr(self.module, "kernel_size", None)
@@ -77,7 +104,28 @@ class SecondMoments:
         return self.matrix
 
 
-class _Reached(Exception):  # noqa: N818 - no error: all that is wanted has been seen
+def _gram(rows: Tensor) -> Tensor:
+    """rowsᵀ rows; of a large one only the blocks on and above the diagonal are worked out."""
+    width = rows.shape[1]
+    if width <= LARGE:
+        return rows.T @ rows
+    product = rows.new_empty(width, width)
+    step = -(-width // 8)
+    for start in range(0, width, step):
+        block = rows[:, start : start + step].T @ rows[:, start:]
+        product[start : start + step, start:] = block
+        product[start:, start : start + step] = block.T
+    return product
+
+
+class Taking(Protocol):
+    """Anything that takes in what a reader is given."""
+
+    def add(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        """Take in one input; `mask` (batch, tokens) is False at padding."""
+
+
+class Reached(Exception):  # noqa: N818 - no error: all that is wanted has been seen
     """Ends a forward pass early."""
 
 
@@ -104,7 +152,7 @@ def placed(inputs: Any, place: torch.device) -> Any:
 
 
 def collect(
-    model: nn.Module, batches: Iterable[Any], readers: Mapping[str, SecondMoments], *, limit: int | None = None
+    model: nn.Module, batches: Iterable[Any], readers: Mapping[str, Taking], *, limit: int | None = None
 ) -> int:
     """One pass over `batches` without gradients, in eval mode, that fills every accumulator of `readers`.
 
@@ -125,7 +173,7 @@ def collect(
         readers[name].add(args[0], masks[0])
         waiting.discard(name)
         if not waiting:
-            raise _Reached
+            raise Reached
 
     handles = [model.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in readers]
     seen = 0
@@ -135,18 +183,19 @@ def collect(
                 inputs = placed(inputs_of(batch), place)
                 masks[0] = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
                 waiting.update(readers)
-                _run(model, inputs, seen)
+                run_batch(model, inputs, seen)
     finally:
         for handle in handles:
             handle.remove()
     return seen
 
 
-def _run(model: nn.Module, inputs: Any, number: int) -> None:
+def run_batch(model: nn.Module, inputs: Any, number: int) -> None:
+    """Run `model` on one batch; `Reached` ends it quietly. Errors: InputError for one that the model cannot take."""
     try:
         call(model, inputs)
-    except (_Reached, ThresherError) as error:
-        if not isinstance(error, _Reached):
+    except (Reached, ThresherError) as error:
+        if not isinstance(error, Reached):
             raise
     except Exception as error:
         raise InputError(
@@ -156,4 +205,4 @@ def _run(model: nn.Module, inputs: Any, number: int) -> None:
         ) from error
 
 
-__all__ = ["SecondMoments", "channels_of", "collect", "inputs_of", "placed"]
+__all__ = ["Reached", "SecondMoments", "channels_of", "collect", "inputs_of", "placed", "run_batch"]

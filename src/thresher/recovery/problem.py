@@ -11,6 +11,9 @@ from torch import Tensor
 
 from thresher.errors import InputError, NumericsError
 
+# Entries of W1ᵀ W1 that are held at once.
+STRIP = 1 << 22
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
@@ -61,6 +64,38 @@ class Part:
             return self.weight
         return torch.linalg.qr(self.weight, mode="r").R  # type: ignore[no-any-return]
 
+    @cached_property
+    def across(self) -> Tensor:
+        """W1 C, shape (out, rows): what the outputs and the hidden rows have in common."""
+        return self.weight @ self.moments
+
+    @cached_property
+    def shown(self) -> Tensor:
+        """F C, shape (rows of F, rows): `across` as far as scores need it."""
+        return self.across if self.factor is self.weight else self.factor @ self.moments
+
+    @cached_property
+    def energy(self) -> float:
+        """½‖U‖² of this reader."""
+        return max(float((self.across * self.weight).sum()) / 2, 0.0)
+
+    @cached_property
+    def outer(self) -> Tensor:
+        """F C Fᵀ: U Uᵀ seen through the factor."""
+        return self.shown @ self.factor.T
+
+    def spread(self, rest: Tensor) -> Tensor:
+        """F_R C_RR F_Rᵀ: V Vᵀ seen through the factor, with `rest` (boolean over the units) the units that are gone."""
+        if 2 * int(rest.sum()) <= self.units:
+            rows = self.rows(rest)
+            left = self.factor[:, rows]
+            return left @ self.moments[rows][:, rows] @ left.T
+        # Few are kept: what they give is taken from the whole.
+        rows = self.rows(~rest)
+        left, common = self.factor[:, rows], self.shown[:, rows]
+        both = common @ left.T
+        return self.outer - both - both.T + left @ self.moments[rows][:, rows] @ left.T
+
     def rows(self, units: Tensor) -> Tensor:
         """The rows of `units` (int64 indices, or a boolean mask over the units)."""
         if units.dtype == torch.bool:
@@ -106,8 +141,12 @@ class Problem:
         """Q, (units, units): the sum of G * C over the rows of two units, so that ½‖V‖² = ½ Σ_{i,j not in S} Q_ij."""
         total = torch.zeros(self.units, self.units, dtype=torch.float64, device=self.parts[0].moments.device)
         for part in self.parts:
-            product = part.gram * part.moments
-            total += product.reshape(part.units, part.block, part.units, part.block).sum((1, 3))
+            # G in strips: whole, it would need as much memory as C.
+            step = max(STRIP // part.moments.shape[0] // part.block, 1)
+            for start in range(0, part.units, step):
+                rows = slice(start * part.block, (start + step) * part.block)
+                product = (part.weight[:, rows].T @ part.weight).mul_(part.moments[rows])
+                total[start : start + step] += product.reshape(-1, part.block, part.units, part.block).sum((1, 3))
         return total
 
     @cached_property
@@ -123,8 +162,8 @@ class Problem:
 
     def loss(self, support: Tensor | Sequence[int]) -> float:
         """½‖V‖² with exactly the units of `support` kept, weights unchanged."""
-        rest = self.rest(support)
-        return max(float(self.quadratic[rest][:, rest].sum()) / 2, 0.0)
+        rest = self.rest(support).to(torch.float64)
+        return max(float(rest @ self.quadratic @ rest) / 2, 0.0)
 
     def rest(self, support: Tensor | Sequence[int]) -> Tensor:
         """Boolean mask of the units that are not in `support`."""
@@ -140,10 +179,7 @@ class Problem:
         rest = self.rest(support)
         total = torch.zeros(self.units, dtype=torch.float64, device=rest.device)
         for part in self.parts:
-            rows = part.rows(rest)
-            left = part.factor[:, rows]
-            spread = left @ part.moments[rows][:, rows] @ left.T  # V Vᵀ, seen through the factor
-            total += ((spread @ part.factor) * part.factor).sum(0).reshape(part.units, part.block).sum(1)
+            total += ((part.spread(rest) @ part.factor) * part.factor).sum(0).reshape(part.units, part.block).sum(1)
         return total.clamp_min(0).sqrt()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
+from thresher.budget.linear import features_of, is_linear, matrix_of
 from thresher.errors import InputError
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -16,12 +17,12 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 def readable(module: nn.Module) -> bool:
     """Whether the layer is one whose input units can be weighed: linear, or a convolution that is not transposed."""
-    return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not isinstance(module, _TRANSPOSED))
+    return is_linear(module) or (isinstance(module, _ConvNd) and not isinstance(module, _TRANSPOSED))
 
 
 def channels_of(module: nn.Module) -> int:
     """Width of the input that the layer reads."""
-    return int(module.in_channels if isinstance(module, _ConvNd) else module.in_features)  # type: ignore[arg-type]
+    return module.in_channels if isinstance(module, _ConvNd) else features_of(module)[0]
 
 
 def taps_of(module: nn.Module) -> int:
@@ -33,7 +34,7 @@ def can_unfold(module: nn.Module) -> bool:
     """Whether channel-taps can be laid out exactly: linear layers, and convolutions padded with zeros."""
     if isinstance(module, _ConvNd) and not isinstance(module, _TRANSPOSED):
         return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return isinstance(module, nn.Linear)
+    return is_linear(module)
 
 
 def hidden_rows(
@@ -77,7 +78,7 @@ def reading_weight(module: nn.Module, channels: Tensor, *, taps: bool = True) ->
 
     A grouped convolution gets zeros where a filter does not read a channel.
     """
-    weight: Tensor = module.weight.detach()  # type: ignore[assignment, operator]
+    weight = matrix_of(module).detach()
     channels = channels.to(weight.device)
     if not isinstance(module, _ConvNd):
         return weight[:, channels]

@@ -1,11 +1,18 @@
 """Physically smaller networks: groups, budgets, selection on the pruned prefix, refit, report."""
 
+from thresher.shrinking.blocks import shrink_folder
+from thresher.shrinking.compacting import Compacted, channel_rules, compact
+from thresher.shrinking.loading import load
 from thresher.shrinking.report import GroupReport, ShrinkReport
-from thresher.shrinking.selections import SELECTIONS, Forward, ISpaSP, Scored, Selection, parse_selection
+from thresher.shrinking.scored import Scored
+from thresher.shrinking.selections import SELECTIONS, Forward, ISpaSP, Selection, parse_selection
+from thresher.shrinking.taylor import Taylor
+from thresher.shrinking.torch_pruners import torch_pruned
 from thresher.shrinking.verb import Shrunk, shrink, shrink_plan
 
 __all__ = [
     "SELECTIONS",
+    "Compacted",
     "Forward",
     "GroupReport",
     "ISpaSP",
@@ -13,7 +20,13 @@ __all__ = [
     "Selection",
     "ShrinkReport",
     "Shrunk",
+    "Taylor",
+    "channel_rules",
+    "compact",
+    "load",
     "parse_selection",
     "shrink",
+    "shrink_folder",
     "shrink_plan",
+    "torch_pruned",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from thresher.errors import BudgetError
 
 Cost = Mapping[str, float]
+# Sizes of one group that the way down tries at most.
+RUNGS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,14 @@ def lower_hull(sizes: Sequence[int], errors: Sequence[float]) -> list[int]:
     return hull
 
 
+def _ladder(option: Option) -> list[int]:
+    """Sizes to go down by: corners of the hull, of at most RUNGS sizes."""
+    last = len(option.sizes) - 1
+    places = sorted({round(last * step / RUNGS) for step in range(RUNGS + 1)}) if last > RUNGS else range(last + 1)
+    sizes, errors = [option.sizes[place] for place in places], [option.errors[place] for place in places]
+    return [sizes[place] for place in lower_hull(sizes, errors)]
+
+
 def allocate(options: Sequence[Option], limits: Cost, cost_of: Callable[[Mapping[str, int]], Cost]) -> dict[str, int]:
     """Units to keep in each group, within every limit, with little predicted error in total.
 
@@ -47,9 +59,7 @@ def allocate(options: Sequence[Option], limits: Cost, cost_of: Callable[[Mapping
     Errors: BudgetError with the least that can be reached.
     """
     curves = {option.name: dict(zip(option.sizes, option.errors, strict=True)) for option in options}
-    ladders = {
-        option.name: [option.sizes[place] for place in lower_hull(option.sizes, option.errors)] for option in options
-    }
+    ladders = {option.name: _ladder(option) for option in options}
     kept = {name: ladder[0] for name, ladder in ladders.items()}
     rung = dict.fromkeys(ladders, 0)
     while True:
@@ -84,17 +94,23 @@ def _fill(
     limits: Cost,
     cost_of: Callable[[Mapping[str, int]], Cost],
 ) -> dict[str, int]:
-    """Spend what the last step down saved too much."""
+    """Spend what the last step down saved too much: always on the group that gains most from all that is left."""
+
+    def too_large(name: str, size: int) -> bool:
+        trial = cost_of({**kept, name: size})
+        return any(trial[key] > limit for key, limit in limits.items())
+
     while True:
         best: tuple[float, str, int] | None = None
         for name, curve in curves.items():
-            for size in (size for size in curve if size > kept[name]):
-                trial = cost_of({**kept, name: size})
-                if any(trial[key] > limit for key, limit in limits.items()):
-                    break  # sizes rise, and so do costs
-                drop = curve[kept[name]] - curve[size]
-                if drop > 0 and (best is None or drop > best[0]):
-                    best = drop, name, size
+            larger = [size for size in curve if size > kept[name]]
+            # Costs rise with sizes: the first that does not fit.
+            end = bisect.bisect_left(larger, True, key=partial(too_large, name))
+            if not end:
+                continue
+            drop = curve[kept[name]] - curve[larger[end - 1]]
+            if drop > 0 and (best is None or drop > best[0]):
+                best = drop, name, larger[end - 1]
         if best is None:
             return kept
         kept[best[1]] = best[2]

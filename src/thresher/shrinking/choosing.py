@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from thresher.errors import InputError
+from thresher.recovery.reading import readable
 from thresher.structure import CoupledGroup, LeftWhole
 from thresher.targets import Rule
 
@@ -66,6 +67,10 @@ def candidates(
                 wanted, why = rule.action == "include", f"excluded by rule {rule.label!r}"
         keys = [key for key in keep or {} if any(fnmatchcase(name, key) for name in group.producers)]
         used_keys.update(keys)
+        unread = [each.module for each in group.readers if not readable(model.get_submodule(each.module))]
+        if unread and wanted:
+            kind = type(model.get_submodule(unread[0])).__name__
+            wanted, why = False, f"what {unread[0]}, a {kind}, reads cannot be weighed"
         if not wanted:
             left.append(LeftWhole(group.name, why))
             continue

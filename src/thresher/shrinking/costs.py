@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from thresher.budget.counts import count_positions, counted_weights
@@ -13,6 +14,7 @@ from thresher.deploy.storage import predicted_file_bytes
 from thresher.structure import CoupledGroup
 
 Cost = dict[str, float]
+_LIMITS = ("flops", "params", "bytes")
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,39 @@ class Costs:
                 else:
                     fixed["params"] += whole["params"]
         self._fixed = fixed
+        self._table()
 
     def _axes(self, name: str, module: nn.Module, tensor: str) -> tuple[tuple[str, str], ...]:
         wanted = ("width",) if (name, "width") in self._sizes else ("out", "in") if tensor == "weight" else ("out",)
-        return tuple((name, axis) for axis in wanted if (name, axis) in self._sizes)
+        found = [(name, axis) for axis in wanted if (name, axis) in self._sizes]
+        found += [key for key in self._sizes if key[0] == name and key[1].startswith(f"{tensor}:")]
+        return tuple(found)
 
     def of(self, kept: Mapping[str, int]) -> Cost:
         """The cost with `kept` units of each group (groups not named are whole)."""
-        lost: dict[tuple[str, str], int] = {}
+        lost = np.zeros(len(self._axis))
         for name, count in kept.items():
             group = self._groups[name]
-            for member in group.members if count < group.units else ():
-                key = member.module, member.axis
-                lost[key] = lost.get(key, 0) + (group.units - count) * len(member.index[0])
-        total = dict(self._fixed)
-        for piece in self._pieces:
-            share = 1.0
-            for key in piece.axes:
-                share *= 1 - lost.get(key, 0) / self._sizes[key]
-            for limit, whole in piece.whole.items():
-                total[limit] += whole * share
+            for place, share in self._shares[name] if count < group.units else ():
+                lost[place] += (group.units - count) * share
+        left = (1 - lost)[self._places].prod(1)
         # Counts are whole numbers; the shares are quotients of them.
-        return {limit: round(value, 6) for limit, value in total.items()}
+        return {
+            limit: round(self._fixed[limit] + float(whole @ left), 6)
+            for limit, whole in zip(_LIMITS, self._wholes, strict=True)
+        }
+
+    def _table(self) -> None:
+        """Pieces as arrays: allocation asks thousands of times. Axes that a piece lacks point at one that is whole."""
+        self._axis = {key: place for place, key in enumerate([("", ""), *self._sizes])}
+        most = max((len(piece.axes) for piece in self._pieces), default=1)
+        self._places = np.zeros((len(self._pieces), most), dtype=np.int64)
+        for row, piece in enumerate(self._pieces):
+            self._places[row, : len(piece.axes)] = [self._axis[key] for key in piece.axes]
+        self._wholes = [np.array([piece.whole[limit] for piece in self._pieces]) for limit in _LIMITS]
+        self._shares = {
+            name: [
+                (self._axis[member.module, member.axis], len(member.index[0]) / member.size) for member in group.members
+            ]
+            for name, group in self._groups.items()
+        }

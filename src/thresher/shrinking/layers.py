@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from thresher.budget.linear import matrix_of
 from thresher.errors import InputError
 from thresher.recovery import Part, Problem, Recovery, refit
-from thresher.recovery.moments import SecondMoments, collect
+from thresher.recovery.columns import Columns
+from thresher.recovery.moments import SecondMoments
 from thresher.recovery.reading import can_unfold, readable, reading_weight, taps_of
 from thresher.structure import CoupledGroup, Member, removed_indices
 
@@ -20,22 +22,50 @@ from thresher.structure import CoupledGroup, Member, removed_indices
 MOST_ROWS = 4608
 
 
+# Samples whose moments a curve needs at least.
+FEWEST = 64
+
+
+class Accumulated:
+    """What one reader of a group is given: its moments, and some of its columns if a score needs them."""
+
+    def __init__(self, moments: SecondMoments, columns: Columns | None) -> None:
+        self.moments, self.columns = moments, columns
+
+    @property
+    def full(self) -> bool:
+        """Whether the moments have enough."""
+        return self.moments.full
+
+    def add(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        """Take in one input of the reader."""
+        if self.columns is not None and not self.full:
+            self.columns.add(inputs, mask)
+        self.moments.add(inputs, mask)
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self.moments.matrix, self.columns = None, None
+
+
 @dataclass(frozen=True, eq=False)
 class Watched:
     """The readers of one group with their accumulators."""
 
     group: CoupledGroup
-    readers: Mapping[str, SecondMoments]
+    readers: Mapping[str, Accumulated]
     taps: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """A group's problem from data: what its moments are over, and from how many input samples."""
+    """A group's problem from data: what its moments are over, from how many input samples, and per reader some columns
+    of H when they were kept."""
 
     problem: Problem
     taps: bool
     samples: int
+    hidden: tuple[Tensor, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -48,8 +78,18 @@ def channels_by_unit(member: Member) -> Tensor:
     return torch.tensor(member.index, dtype=torch.int64).flatten()
 
 
-def watch(model: nn.Module, group: CoupledGroup, *, most_rows: int = MOST_ROWS) -> Watched:
-    """Accumulators for every reader of `group`. Errors: InputError for a reader whose input cannot be weighed."""
+def watch(
+    model: nn.Module,
+    group: CoupledGroup,
+    *,
+    most_rows: int = MOST_ROWS,
+    columns: int = 0,
+    enough: int | None = None,
+) -> Watched:
+    """Accumulators for every reader of `group`; `columns`, `enough`: as in `thresher.shrinking.passes`.
+
+    Errors: InputError for a reader whose input cannot be weighed.
+    """
     modules = {member.module: model.get_submodule(member.module) for member in group.readers}
     for name, module in modules.items():
         if not readable(module):
@@ -60,10 +100,13 @@ def watch(model: nn.Module, group: CoupledGroup, *, most_rows: int = MOST_ROWS) 
         can_unfold(module) and taps_of(module) * channels_by_unit(member).numel() <= most_rows
         for member, module in zip(group.readers, modules.values(), strict=True)
     )
-    readers = {
-        member.module: SecondMoments(modules[member.module], channels_by_unit(member), taps=taps)
-        for member in group.readers
-    }
+    readers = {}
+    for member in group.readers:
+        module, channels = modules[member.module], channels_by_unit(member)
+        rows = channels.numel() * (taps_of(module) if taps else 1)
+        moments = SecondMoments(module, channels, taps=taps, enough=None if enough is None else (FEWEST, enough * rows))
+        kept = Columns(module, channels, taps=taps, most=columns) if columns else None
+        readers[member.module] = Accumulated(moments, kept)
     return Watched(group, readers, taps)
 
 
@@ -75,7 +118,7 @@ def problem_of(model: nn.Module, watched: Watched) -> Problem:
         module, channels = model.get_submodule(member.module), channels_by_unit(member)
         weight = reading_weight(module, channels, taps=watched.taps).to(torch.float64)
         block = len(member.index[0]) * (taps_of(module) if watched.taps else 1)
-        moments = watched.readers[member.module].result()
+        moments = watched.readers[member.module].moments.result()
         if len(watched.group.readers) > 1:
             energy = float(((weight @ moments) * weight).sum()) / 2
             weight = weight / max(energy * len(watched.group.readers), 1e-300) ** 0.5
@@ -83,33 +126,33 @@ def problem_of(model: nn.Module, watched: Watched) -> Problem:
     return Problem(tuple(parts))
 
 
-def gather(
-    model: nn.Module, groups: Sequence[CoupledGroup], batches: Iterable[Any], *, most_rows: int, limit: int | None
-) -> dict[str, Gathered]:
-    """One pass over `batches`: group name to its problem."""
-    watched = [watch(model, group, most_rows=most_rows) for group in groups]
-    shared: dict[str, list[SecondMoments]] = {}
-    for each in watched:
-        for name, moments in each.readers.items():
-            shared.setdefault(name, []).append(moments)
-    collect(model, batches, {name: _Several(found) for name, found in shared.items()}, limit=limit)  # type: ignore[misc]
-    found = {}
-    for each in watched:
-        problem = problem_of(model, each)
-        samples = max(moments.items for moments in each.readers.values())
-        found[each.group.name] = Gathered(problem, each.taps, samples)
-    return found
+def gathered_of(model: nn.Module, watched: Watched) -> Gathered:
+    """What the accumulators of a group have come to."""
+    problem = problem_of(model, watched)
+    samples = max(each.moments.items for each in watched.readers.values())
+    kept = [each.columns for each in watched.readers.values()]
+    hidden = tuple(columns.result() for columns in kept if columns is not None)
+    return Gathered(problem, watched.taps, samples, hidden or None)
 
 
-class _Several:
-    """A reader behind a concatenation serves several groups."""
+@contextmanager
+def weights_of(model: nn.Module, group: CoupledGroup) -> Iterator[None]:
+    """What the readers of `group` hold is put back after the block."""
+    weights = [matrix_of(model.get_submodule(member.module)) for member in group.readers]
+    stored = [weight.detach().clone() for weight in weights]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, stored, strict=True):
+                weight.copy_(old)
 
-    def __init__(self, moments: list[SecondMoments]) -> None:
-        self._moments = moments
 
-    def add(self, inputs: Tensor, mask: Tensor | None = None) -> None:
-        for each in self._moments:
-            each.add(inputs, mask)
+def tied(model: nn.Module, name: str) -> bool:
+    """Whether another module holds the same weight, as embeddings do that also classify: a refit would change both."""
+    weight = model.get_submodule(name)._parameters.get("weight")
+    holders = [module for module in model.modules() if any(each is weight for each in module._parameters.values())]
+    return weight is not None and len(holders) > 1
 
 
 def write(
@@ -125,7 +168,7 @@ def write(
     with torch.no_grad():
         for member, part in zip(group.readers, problem.parts, strict=True):
             module = model.get_submodule(member.module)
-            weight: Tensor = module.weight  # type: ignore[assignment]
+            weight = matrix_of(module)
             if isinstance(module, _ConvNd) and module.groups > 1:
                 refitted = False  # its filters do not read every channel
                 wide, share = weight.shape[0] // module.groups, weight.shape[1]
@@ -134,13 +177,13 @@ def write(
                     weight[first : first + wide, gone % share] = 0
                 continue
             index = channels_by_unit(member).reshape(group.units, -1)[support].flatten().to(weight.device)
-            if debias and taps:
+            if debias and taps and not tied(model, member.module):
                 whole = reading_weight(module, channels_by_unit(member)).to(torch.float64)
                 new = refit(Part(moments=part.moments, weight=whole, block=part.block), found.support)
                 weight[:, index] = new.reshape(weight[:, index].shape).to(weight.dtype)
             elif found.scale is not None:
                 scale = found.scale.to(weight).repeat_interleave(len(member.index[0]))
                 weight[:, index] *= scale.reshape(1, -1, *[1] * (weight.ndim - 2))
-            refitted = refitted and taps
+            refitted = refitted and taps and not tied(model, member.module)
             weight[:, removed_indices(member, kept).to(weight.device)] = 0
     return refitted

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from thresher.budget.report import aligned
+from thresher.budget.rich_text import html_table
+from thresher.shrinking.latency import LatencyReport
+from thresher.shrinking.plotting import plot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +18,12 @@ class GroupReport:
 
     relative_error: ‖V‖²/‖U‖² of what its readers give, on inputs of the already pruned prefix, after the refit if there
     was one; `losses` are the ½‖V‖² after each iteration, before any refit, and `energy` is ½‖U‖². curve: units kept to
-    ‖V‖²/‖U‖² on the dense network, when it was measured. p, exponent: fitted compressibility of the sorted hidden
-    sizes, and the slope 1 − 2/p of log ‖V‖² that it predicts; measured_slope: that of `curve` over its first half.
-    residual: ‖V‖ per input sample. moments: "channel-taps" (exact) or "channels only" (an approximation).
+    ‖V‖²/‖U‖² on the dense network, after the refit if there is one, when a budget was given. p, exponent: fitted
+    compressibility of the sorted hidden sizes, and the slope 1 − 2/p of log ‖V‖² that it predicts; covered: whether
+    0 < p < 1, without which the theory promises nothing. decay: units kept, ‖V‖²/‖U‖² without any refit, and beside it
+    s^(1 − 2/p), set equal to it at the size nearest to an eighth of the units; measured_slope: that of the former over
+    its first half. residual: ‖V‖ per input sample, after the refit. moments: "channel-taps" (exact) or "channels only"
+    (an approximation).
     """
 
     name: str
@@ -28,6 +34,7 @@ class GroupReport:
     losses: tuple[float, ...]
     energy: float
     curve: tuple[tuple[int, float], ...]
+    decay: tuple[tuple[int, float, float], ...]
     p: float | None
     exponent: float | None
     covered: bool
@@ -43,8 +50,8 @@ class ShrinkReport:
 
     Multiply-adds are per sample. predicted_error: sqrt of the summed predicted squared errors of the output, relative;
     output_error: ‖f − f'‖/‖f‖ on the first calibration batch. error_per_sample: the same ‖f − f'‖ over sqrt(samples),
-    beside `bound`, the propagated bound on it (see `thresher.shrinking.bounds`); `bound_proven`: whether the network is
-    a plain chain, for which it is a theorem on that data.
+    beside `bound`, the propagated bound on it (see `thresher.shrinking.propagation`), None where none is known;
+    bound_note says how it was found or why there is none. The bound holds on the first calibration batch.
     """
 
     method: str
@@ -60,9 +67,11 @@ class ShrinkReport:
     predicted_error: float | None
     output_error: float
     error_per_sample: float
-    bound: float
+    bound: float | None
     bound_proven: bool
+    bound_note: str
     notes: tuple[str, ...] = ()
+    latency: LatencyReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-ready, with a version."""
@@ -72,8 +81,8 @@ class ShrinkReport:
         """JSON text of `to_dict`."""
         return json.dumps(self.to_dict(), indent=1)
 
-    def __str__(self) -> str:
-        rows = [("group", "units", "kept", "rel. error", "p", "1-2/p", "slope", "moments")]
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("group", "units", "kept", "rel. error", "p", "1-2/p", "slope", "moments")]
         for group in self.groups:
             rows.append(
                 (
@@ -87,20 +96,32 @@ class ShrinkReport:
                     group.moments,
                 )
             )
-        lines = aligned(rows)
-        lines += [
-            "",
+        return rows
+
+    def _lines(self) -> list[str]:
+        lines = [
             f"method {self.method}; asked {self.asked}",
             f"multiply-adds {self.macs:,.0f} of {self.total_macs:,.0f} ({self.macs / max(self.total_macs, 1):.2%}), "
             f"parameters {self.params:,} of {self.total_params:,}, bytes {self.bytes:,} of {self.total_bytes:,}",
             f"relative output error: measured {self.output_error:.4f}"
             + (f", predicted {self.predicted_error:.4f}" if self.predicted_error is not None else ""),
-            f"error per sample {self.error_per_sample:.4g}, bound {self.bound:.4g}"
-            + ("" if self.bound_proven else " (not proven: the network is no plain chain)"),
+            f"error per sample {self.error_per_sample:.4g}, bound "
+            + (self.bound_note if self.bound is None else f"{self.bound:.4g} ({self.bound_note})"),
         ]
+        lines += [] if self.latency is None else [str(self.latency)]
         lines += [f"left whole: {name} ({reason})" for name, reason in self.left_whole]
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    def plot(self, axes: Any = None) -> Any:
+        """Residual curves of the groups beside their predicted decay; see `thresher.shrinking.plotting`."""
+        return plot(self, axes)
+
+    def __str__(self) -> str:
+        return "\n".join([*aligned(self._rows()), "", *self._lines()])
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return html_table(self._rows(), title=f"{self.method}: asked {self.asked}", lines=self._lines())
 
 
 def _text(value: float | None) -> str:

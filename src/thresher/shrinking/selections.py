@@ -10,16 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from thresher.errors import InputError
-from thresher.recovery import Problem, Recovery, gfs, greedy_order, ispasp, omp_order, top
+from thresher.recovery import (
+    Problem,
+    Recovery,
+    Sampled,
+    gfs_sizes,
+    greedy_order,
+    ispasp,
+    ispasp_sampled,
+    omp_order,
+)
+from thresher.recovery.samples import SCORES, Score
+from thresher.shrinking.given import recovered
+from thresher.shrinking.scored import Scored
+from thresher.shrinking.taylor import Taylor
 from thresher.structure import CoupledGroup
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a selection sees of the network: the group, and the modules by name as they are now."""
+    """What a selection sees of the network: the group, and the modules by name as they are now.
+
+    hidden: per reader some columns of H, when the selection's `columns` asks for them.
+    """
 
     model: nn.Module
     group: CoupledGroup
+    hidden: tuple[Tensor, ...] | None = None
 
 
 class Selection(Protocol):
@@ -41,22 +58,58 @@ class ISpaSP:
 
     Args:
         iterations: at most that many for each layer; ends when a support comes back.
+        score: of what units would do to the residual, and of their hidden values: "l2" (exact from second moments),
+            "l1", or "sum" (signed, as in the published code; it cancels where values have both signs).
+        samples: for "l1" and "sum", columns of hidden values (positions, tokens) to keep of each layer; losses are
+            over all of them anyway.
         debias: refit the reading weights by least squares to what the whole layer gave.
 
-    Source: Wolfe and Kyrillidis, arXiv 2112.04905; l2 scores. `debias` is an addition.
+    Source: Wolfe and Kyrillidis, arXiv 2112.04905. `debias` is an addition.
     """
 
     name: ClassVar[str] = "ispasp"
     iterations: int = 20
+    score: Score = "l2"
+    samples: int = 2048
     debias: bool = True
 
     def __post_init__(self) -> None:
-        if type(self.iterations) is not int or self.iterations < 1:
-            raise InputError(f"iterations={self.iterations!r}", "a whole number, at least 1", "correct iterations")
+        for name in ("iterations", "samples"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name}={value!r}", "a whole number, at least 1", f"correct {name}")
+        if self.score not in SCORES:
+            raise InputError(f"score={self.score!r}", "'l2', 'l1' or 'sum'", "correct the score")
+
+    def __repr__(self) -> str:
+        # The score is named where it is not the usual one.
+        scored = "" if self.score == "l2" else f", score={self.score!r}, samples={self.samples}"
+        return f"ISpaSP(iterations={self.iterations}{scored}, debias={self.debias})"
+
+    @property
+    def columns(self) -> int:
+        """Hidden values that have to be kept as they are: none for l2."""
+        return 0 if self.score == "l2" else self.samples
 
     def recover(self, problem: Problem, sizes: Sequence[int], view: View) -> dict[int, Recovery]:
         """One run of the iteration for each size."""
-        return {size: ispasp(problem, size, iterations=self.iterations) for size in sizes}
+        if self.score == "l2":
+            return {size: ispasp(problem, size, iterations=self.iterations) for size in sizes}
+        if view.hidden is None:
+            raise InputError(f"score={self.score!r} without hidden values", "samples of H", "use thresher.shrink")
+        pairs = zip(view.hidden, problem.parts, strict=True)
+        parts = [Sampled(hidden=hidden, weight=part.weight, block=part.block) for hidden, part in pairs]
+        return {
+            size: ispasp_sampled(
+                parts,
+                size,
+                iterations=self.iterations,
+                score=self.score,
+                hidden_score=self.score,
+                loss_of=problem.loss,
+            )
+            for size in sizes
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,72 +130,10 @@ class Forward:
     def recover(self, problem: Problem, sizes: Sequence[int], view: View) -> dict[int, Recovery]:
         """The first s units of the order, or for gfs the run until s distinct ones are in."""
         if self.kind == "gfs":
-            return {size: gfs(problem, size) for size in sizes}
+            return gfs_sizes(problem, sizes)
         most = max(sizes, default=1)
         order = greedy_order(problem, most) if self.kind == "greedy" else omp_order(problem, most)[0]
-        return {size: _kept(problem, torch.tensor(sorted(order[:size]))) for size in sizes}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The s units with the largest score, which needs no data.
-
-    Args:
-        score: "l1" or "l2" (norm of the filter that makes the unit), "bn-scale" (|γ| of the norm behind it),
-            "random" (drawn with `seed`).
-    """
-
-    name: ClassVar[str] = "scored"
-    score: Literal["l1", "l2", "bn-scale", "random"] = "l2"
-    seed: int = 0
-    debias: bool = False
-
-    def __post_init__(self) -> None:
-        if self.score not in ("l1", "l2", "bn-scale", "random"):
-            raise InputError(f"score={self.score!r}", "'l1', 'l2', 'bn-scale' or 'random'", "correct the score")
-
-    def recover(self, problem: Problem, sizes: Sequence[int], view: View) -> dict[int, Recovery]:
-        """Top s by score, ties to the lowest index."""
-        scores = self.scores(view)
-        return {size: _kept(problem, top(scores, size)) for size in sizes}
-
-    def scores(self, view: View) -> Tensor:
-        """One score per unit, float64."""
-        group = view.group
-        if self.score == "random":
-            # Of the layer's name too: otherwise layers of one width would lose the same units.
-            seed = self.seed * 1_000_003 + sum((place + 1) * ord(letter) for place, letter in enumerate(group.name))
-            return torch.rand(group.units, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        total = torch.zeros(group.units, dtype=torch.float64)
-        found = False
-        for member in group.members:
-            module = view.model.get_submodule(member.module)
-            weight = getattr(module, "weight", None)
-            wanted = (
-                isinstance(module, nn.modules.batchnorm._BatchNorm)
-                if self.score == "bn-scale"
-                else (member.module in group.producers)
-            )
-            if not wanted or weight is None:
-                continue
-            found = True
-            values = weight.detach().to("cpu", torch.float64)
-            values = (values.T if isinstance(module, nn.Embedding) else values).reshape(member.size, -1)
-            sizes = values.square().sum(1) if self.score == "l2" else values.abs().sum(1)
-            for unit, index in enumerate(member.index):
-                total[unit] += sizes[list(index)].sum()
-        if not found:
-            raise InputError(
-                f"bn-scale for {group.name}, which has no batch norm with weights behind it",
-                "a batch norm in every group that is cut",
-                "exclude the layer by a rule, or score by 'l2'",
-            )
-        return total.sqrt() if self.score == "l2" else total
-
-
-def _kept(problem: Problem, support: Tensor) -> Recovery:
-    loss = problem.loss(support)
-    return Recovery(support=support.sort().values, loss=loss, losses=(loss,), energy=problem.energy)
+        return {size: recovered(problem, torch.tensor(order[:size])) for size in sizes}
 
 
 SELECTIONS: dict[str, Callable[[], Selection]] = {
@@ -154,6 +145,7 @@ SELECTIONS: dict[str, Callable[[], Selection]] = {
     "l2": lambda: Scored(score="l2"),
     "bn-scale": lambda: Scored(score="bn-scale"),
     "random": lambda: Scored(score="random"),
+    "taylor": Taylor,
 }
 
 

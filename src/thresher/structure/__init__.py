@@ -1,12 +1,17 @@
 """Which layers hang together, plans of what to keep, and cutting by them."""
 
 from thresher.structure.checking import first_tensor, proven
-from thresher.structure.graph import coupled_groups, running_order
-from thresher.structure.groups import CoupledGroup, LeftWhole, Member
+from thresher.structure.cuts import Attribute, Cut, GroupPlan
+from thresher.structure.finding import coupled_groups
+from thresher.structure.folder import load_folder, save_folder
+from thresher.structure.groups import Counter, CoupledGroup, LeftWhole, Member
 from thresher.structure.masking import removed_indices, silenced
-from thresher.structure.plan import Cut, GroupPlan, ShrinkPlan
+from thresher.structure.plan import ShrinkPlan
+from thresher.structure.running import running_order
 
 __all__ = [
+    "Attribute",
+    "Counter",
     "CoupledGroup",
     "Cut",
     "GroupPlan",
@@ -15,8 +20,10 @@ __all__ = [
     "ShrinkPlan",
     "coupled_groups",
     "first_tensor",
+    "load_folder",
     "proven",
     "removed_indices",
     "running_order",
+    "save_folder",
     "silenced",
 ]

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from thresher.budget.linear import features_of, is_linear, is_transposed
 from thresher.errors import InputError
 
-Taken = dict[tuple[int, tuple[tuple[int, tuple[int, ...]], ...]], nn.Parameter]
-"""Parameters sliced already, by what they were and what was kept: tied tensors stay tied."""
+Taken = dict[tuple[int, tuple[tuple[int, tuple[int, ...]], ...]], tuple[nn.Parameter, nn.Parameter]]
+"""Parameters sliced already, (before, after) by identity and by what was kept: tied tensors stay tied. The first
+is held, so that no other takes its identity."""
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -26,17 +28,19 @@ def axis_of(module: nn.Module, side: str) -> str:
     >>> axis_of(nn.BatchNorm1d(3), "out"), axis_of(nn.Linear(2, 3), "in")
     ('width', 'in')
     """
-    two_sided = isinstance(module, (nn.Linear, _ConvNd)) and not is_depthwise(module)
+    two_sided = (is_linear(module) or isinstance(module, _ConvNd)) and not is_depthwise(module)
     return side if two_sided else "width"
 
 
 def width_of(module: nn.Module, axis: str) -> int | None:
-    """How wide `axis` is now; None for a module that is not cut."""
-    if isinstance(module, (_ConvNd, nn.Linear)):
-        linear = isinstance(module, nn.Linear)
-        if axis == "in":
-            return int(module.in_features if linear else module.in_channels)  # type: ignore[arg-type]
-        return int(module.out_features if linear else module.out_channels)  # type: ignore[arg-type]
+    """How wide `axis` is now; None for a module that is not cut. "NAME:2" is axis 2 of the module's tensor NAME."""
+    if ":" in axis:
+        tensor, dim = named_axis(module, axis)
+        return None if tensor is None or tensor.ndim <= dim else tensor.shape[dim]
+    if is_linear(module):
+        return features_of(module)[0 if axis == "in" else 1]
+    if isinstance(module, _ConvNd):
+        return module.in_channels if axis == "in" else module.out_channels
     if axis != "width":
         return None
     if isinstance(module, _NormBase):
@@ -50,6 +54,12 @@ def width_of(module: nn.Module, axis: str) -> int | None:
     if isinstance(module, nn.Embedding):
         return module.embedding_dim
     return None
+
+
+def named_axis(module: nn.Module, axis: str) -> tuple[Tensor | None, int]:
+    """The tensor and dimension that "NAME:2" means; None where the module has no such tensor."""
+    name, _, dim = axis.partition(":")
+    return module._parameters.get(name, module._buffers.get(name)), int(dim)
 
 
 def divisions_of(module: nn.Module, axis: str) -> int:
@@ -66,8 +76,18 @@ def cut_module(name: str, module: nn.Module, keep: Mapping[str, Sequence[int]], 
     """
     for axis, kept in keep.items():
         _check_parts(name, module, axis, kept)
+    own = [axis for axis in keep if ":" in axis]
+    for axis in own:
+        _take(module, axis.partition(":")[0], {int(axis.partition(":")[2]): keep[axis]}, taken)
+    if len(own) == len(keep):
+        return
     if isinstance(module, _ConvNd):
         _cut_convolution(module, keep, taken)
+    elif is_transposed(module):
+        _take(module, "weight", {1: keep.get("out"), 0: keep.get("in")}, taken)
+        _take(module, "bias", {0: keep.get("out")}, taken)
+        for name, size in zip(("nx", "nf"), module.weight.shape, strict=True):  # type: ignore[union-attr, arg-type]
+            setattr(module, name, size)
     elif isinstance(module, nn.Linear):
         _take(module, "weight", {0: keep.get("out"), 1: keep.get("in")}, taken)
         _take(module, "bias", {0: keep.get("out")}, taken)
@@ -112,10 +132,10 @@ def _cut_convolution(module: _ConvNd, keep: Mapping[str, Sequence[int]], taken: 
 def _cut_parts(module: _ConvNd, first: str, kept: list[int], second: str) -> None:
     """Second axis of a grouped convolution: each group of filters keeps its own channels, equally many."""
     weight = module.weight.detach()
-    wide, share = weight.shape[0] // module.groups, len(kept) // module.groups
+    wide, share = weight.shape[0] // module.groups, weight.shape[1]
     pieces = []
     for group in range(module.groups):
-        local = [index - group * weight.shape[1] for index in sorted(kept)[group * share : (group + 1) * share]]
+        local = [index - group * share for index in kept if index // share == group]
         pieces.append(weight[group * wide : (group + 1) * wide][:, local])
     module.weight = nn.Parameter(torch.cat(pieces), requires_grad=module.weight.requires_grad)
 
@@ -144,14 +164,15 @@ def _take(module: nn.Module, tensor: str, keep: Mapping[int, Sequence[int] | Non
         return
     parameter = isinstance(old, nn.Parameter)
     if parameter and (id(old), wanted) in taken:
-        setattr(module, tensor, taken[id(old), wanted])
+        setattr(module, tensor, taken[id(old), wanted][1])
         return
     with torch.no_grad():
         new = old.detach()
         for axis, kept in wanted:
             new = new.index_select(axis, torch.tensor(kept, dtype=torch.int64, device=new.device))
-    if parameter:
-        taken[id(old), wanted] = new_parameter = nn.Parameter(new, requires_grad=old.requires_grad)
+    if isinstance(old, nn.Parameter):
+        new_parameter = nn.Parameter(new, requires_grad=old.requires_grad)
+        taken[id(old), wanted] = old, new_parameter
         setattr(module, tensor, new_parameter)
     else:
         setattr(module, tensor, new)

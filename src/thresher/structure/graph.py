@@ -5,46 +5,44 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thresher.budget.counts import call
-from thresher.errors import InputError, StateError, require
+from thresher.budget.linear import features_of, is_transposed, matrix_of
+from thresher.errors import InputError, require
 from thresher.structure.cutting import axis_of, divisions_of, width_of
 from thresher.structure.groups import CoupledGroup, LeftWhole, Member
+from thresher.structure.running import innermost, run
 
 _Axes = dict[tuple[str, str], dict[int, int]]  # (module, axis) -> index on it -> root index
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def coupled_groups(model: nn.Module, example: Any) -> tuple[tuple[CoupledGroup, ...], tuple[LeftWhole, ...]]:
-    """Every group of hidden units of `model`, in the order in which their first layer runs, and what was left and why.
-
-    The model is not changed: a copy is traced, with gradients on and in eval mode.
+def traced_groups(
+    model: nn.Module, example: Any, order: Sequence[str], *, skip: Collection[str] = ()
+) -> tuple[list[CoupledGroup], list[LeftWhole]]:
+    """The groups that the dependency graph of `model` shows, in the `order` of their first layer, and what was left.
 
     Args:
-        example: one batch of inputs: a tensor, a tuple of arguments, or a mapping of keyword arguments.
+        skip: layers that make no group here.
 
-    Errors: MissingExtraError without torch-pruning; StateError for a model under pruning; InputError naming what cannot
-    be traced.
+    Errors: MissingExtraError without torch-pruning; InputError naming what cannot be traced.
     """
     library = require("torch_pruning", "structured", "tracing which layers hang together")
-    for name, module in model.named_modules():
-        if "parametrizations" in module._modules:
-            raise StateError(
-                f"a model whose {name or 'root'} is parametrized", "plain modules", "call finish() on its pruner first"
-            )
     twin = copy.deepcopy(model)
+    _straighten(twin)
     for parameter in twin.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    order = running_order(twin, example)
     graph = _traced(library, twin, example)
-    names = {module: name for name, module in twin.named_modules()}
+    names: dict[Any, str] = {module: name for name, module in twin.named_modules()}
+    names |= {tensor: name for name, tensor in twin.named_parameters()}
     found: list[CoupledGroup] = []
     left: list[LeftWhole] = []
-    visited: set[str] = set()
+    visited: set[str] = set(skip)
     for name in order:
         module = twin.get_submodule(name)
         if (
@@ -61,34 +59,19 @@ def coupled_groups(model: nn.Module, example: Any) -> tuple[tuple[CoupledGroup, 
         else:
             visited.update(result.producers)
             found.append(result)
-    return tuple(found), tuple(left)
+    return found, left
 
 
-def running_order(model: nn.Module, example: Any) -> list[str]:
-    """Names of the modules with parameters of their own, in the order of their first call."""
-    order: dict[str, None] = {}
-    handles = [
-        module.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
-        for name, module in model.named_modules()
-        if module._parameters
-    ]
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model.eval()
-            call(model, example)
-    except Exception as error:
-        raise InputError(
-            f"an example on which {type(model).__name__} fails: {error}",
-            "one batch of inputs that the model accepts",
-            "pass example=one_batch",
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, flag in flags:
-            module.training = flag
-    return list(order)
+def _straighten(model: nn.Module) -> None:
+    """Put torch's linear layers in place of transformers' Conv1D, which the graph does not know."""
+    for name, module in list(model.named_modules()):
+        if is_transposed(module):
+            inputs, outputs = features_of(module)
+            plain = nn.Linear(inputs, outputs, device=matrix_of(module).device, dtype=matrix_of(module).dtype)
+            with torch.no_grad():
+                plain.weight.copy_(matrix_of(module))
+                plain.bias.copy_(module.bias)  # type: ignore[arg-type]
+            model.set_submodule(name, plain)
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -99,20 +82,31 @@ def _tensors(output: Any) -> list[Tensor]:
 
 
 def _traced(library: Any, model: nn.Module, example: Any) -> Any:
-    graph = library.DependencyGraph()
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
-            graph.build_dependency(
-                model, example, forward_fn=lambda net, batch: _tensors(call(net, batch)), verbose=False
-            )
+        return _graph(library, model, example)
     except Exception as error:
+        place = innermost(model, example, lambda module, inputs: _fails(library, module, inputs))
         raise InputError(
-            f"a {type(model).__name__} whose layers cannot be traced ({type(error).__name__}: {error})",
+            f"a {type(model).__name__} whose {place} cannot be traced ({type(error).__name__}: {error})",
             "a network that torch-pruning's dependency graph can follow",
-            "shrink the part that is an ordinary network by itself, or replace the module that the message names",
+            "replace that module by one of ordinary tensor operations, or shrink the other parts by themselves",
         ) from error
+
+
+def _graph(library: Any, model: nn.Module, example: Any) -> Any:
+    graph = library.DependencyGraph()
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        graph.build_dependency(model, example, forward_fn=lambda net, batch: _tensors(run(net, batch)), verbose=False)
     return graph
+
+
+def _fails(library: Any, module: nn.Module, inputs: Any) -> bool:
+    try:
+        _graph(library, module, inputs)
+    except Exception:
+        return True
+    return False
 
 
 def _group(library: Any, graph: Any, names: dict[Any, str], name: str, module: nn.Module) -> CoupledGroup | LeftWhole:
@@ -134,37 +128,57 @@ def _group(library: Any, graph: Any, names: dict[Any, str], name: str, module: n
             return LeftWhole(name, reason)
     if not any(axis == "in" for _, axis in axes):
         return LeftWhole(name, "no layer reads it")
-    return _assembled(graph, name, axes, names, alone)
+    group = _assembled(name, axes, names, alone)
+    summed = any(_is_sum(item.dep.target) for item in raw.items)
+    return group if isinstance(group, LeftWhole) else replace(group, across=summed and len(group.producers) > 1)
+
+
+def _runs_over_channels(module: nn.Module) -> bool:
+    """Whether it is a norm whose statistics are over units: what is left of them then changes with every cut."""
+    own = any(word in type(module).__name__ for word in ("Norm", "GRN", "ResponseNormal"))
+    return isinstance(module, _NORMS) or (own and not isinstance(module, nn.modules.batchnorm._NormBase))
+
+
+def _is_sum(node: Any) -> bool:
+    """Whether the node adds two things that the network computes; a gate multiplies them."""
+    named = str(getattr(node.module, "_grad_fn", ""))
+    return len(node.inputs) > 1 and named.startswith(("AddBackward", "SubBackward"))
 
 
 def _note(axes: _Axes, names: dict[Any, str], module: Any, handler: Any, item: Any) -> str:
     """Enter one item of torch-pruning's group into `axes`; a reason when the group cannot be cut."""
-    if isinstance(module, nn.Parameter):
-        return "a bare parameter hangs on it"
     if module not in names:
         return ""  # an operation without parameters
-    axis = axis_of(module, "in" if handler.__name__ == "prune_in_channels" else "out")
-    if width_of(module, axis) is None:
+    holder, axis = _place(names, module, handler)
+    if not isinstance(module, nn.Parameter) and width_of(module, axis) is None:
         plain = not any(True for _ in module.parameters())
         return "" if plain else f"{names[module]} ({type(module).__name__}) cannot be cut"
-    entry = axes.setdefault((names[module], axis), {})
+    entry = axes.setdefault((holder, axis), {})
     for index, root in zip(item.idxs, item.root_idxs, strict=True):
         entry.setdefault(int(index), int(root))
     return ""
 
 
-def _assembled(graph: Any, name: str, axes: _Axes, names: dict[Any, str], alone: Any) -> CoupledGroup | LeftWhole:
+def _place(names: dict[Any, str], module: Any, handler: Any) -> tuple[str, str]:
+    """Holder and axis of an item; of a bare parameter (scale, position embedding) the last axis longer than one."""
+    if isinstance(module, nn.Parameter):
+        holder, _, name = names[module].rpartition(".")
+        wide = [axis for axis, size in enumerate(module.shape) if size > 1]
+        return holder, f"{name}:{wide[-1] if wide else 0}"
+    return names[module], axis_of(module, "in" if handler.__name__ == "prune_in_channels" else "out")
+
+
+def _assembled(name: str, axes: _Axes, names: dict[Any, str], alone: Any) -> CoupledGroup | LeftWhole:
     modules = {text: module for module, text in names.items()}
     width = len(axes[name, "out"])
     # torch-pruning does not say when one output of a layer drags another along (chunk, then a product): one unit alone
     # shows it.
     for item in alone.items:
         if item.dep.target.module in names:
-            module = item.dep.target.module
-            axis = axis_of(module, "in" if item.dep.handler.__name__ == "prune_in_channels" else "out")
-            entry = axes.get((names[module], axis), {})
+            place = _place(names, item.dep.target.module, item.dep.handler)
+            entry = axes.get(place, {})
             if {int(index) for index in item.idxs} != {index for index, root in entry.items() if root == 0} and entry:
-                return LeftWhole(name, f"one unit of it is several of {names[module]}")
+                return LeftWhole(name, f"one unit of it is several of {place[0]}")
     parts = math.lcm(*(divisions_of(modules[module], axis) for module, axis in axes))
     if width % parts:
         return LeftWhole(name, f"{width} channels in {parts} parts")
@@ -172,8 +186,8 @@ def _assembled(graph: Any, name: str, axes: _Axes, names: dict[Any, str], alone:
     members = []
     for (module, axis), entry in axes.items():
         index: list[list[int]] = [[] for _ in range(units)]
-        for place, root in entry.items():
-            index[root % units].append(place)
+        for number, root in entry.items():
+            index[root % units].append(number)
         size = width_of(modules[module], axis)
         assert size is not None
         divisions = divisions_of(modules[module], axis)
@@ -183,5 +197,5 @@ def _assembled(graph: Any, name: str, axes: _Axes, names: dict[Any, str], alone:
     producers = tuple(
         member.module for member in members if member.axis == "out" or isinstance(modules[member.module], nn.Embedding)
     )
-    exact = not any(isinstance(modules[member.module], _NORMS) for member in members)
+    exact = not any(_runs_over_channels(modules[member.module]) for member in members)
     return CoupledGroup(name=name, units=units, members=tuple(members), producers=producers, exact=exact)

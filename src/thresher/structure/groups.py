@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from thresher.structure.plan import Cut, GroupPlan
+from thresher.structure.cuts import Attribute, Cut, GroupPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,33 @@ class Member:
         kept = tuple(index for index in range(self.size) if index not in mine or index in stay)
         return Cut(module=self.module, axis=self.axis, size=self.size, keep=kept)
 
+    def ordered(self, units: Sequence[int]) -> list[int]:
+        """All indices of the axis, with those of unit `units[i]` where those of unit i are now."""
+        order = list(range(self.size))
+        for old, new in zip(self.index, (self.index[unit] for unit in units), strict=True):
+            for place, index in zip(old, new, strict=True):
+                order[place] = index
+        return order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """A number that a module keeps about its units (heads, or their joint width): `size` now, in proportion to them."""
+
+    module: str
+    name: str
+    size: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledGroup:
     """Units that can only be cut together in all `members`.
 
-    name: the layer that makes them (the first of several). producers: layers with weights that make them; several where
-    a residual sum ties them (`across`). readers: members on the side "in", which read the units. exact: whether cutting
-    a unit equals zeroing what its readers read of it (not so with norms over channels).
+    name: the layer that makes them (the first of several). producers: layers with weights that make them. readers:
+    members on the side "in", which read the units. exact: whether cutting a unit equals zeroing what its readers read
+    of it (not so with norms over channels). across: whether a sum ties several producers, as on a residual stream; a
+    product (a gate) or attention does not. kind: "units", or "heads" of attention. counters: numbers to keep right.
+    proven: whether it has been tried on this network (see `proven`).
     """
 
     name: str
@@ -39,11 +58,10 @@ class CoupledGroup:
     members: tuple[Member, ...]
     producers: tuple[str, ...]
     exact: bool = True
-
-    @property
-    def across(self) -> bool:
-        """Whether several layers make the units, as on a residual stream."""
-        return len(self.producers) > 1
+    across: bool = False
+    kind: str = "units"
+    counters: tuple[Counter, ...] = ()
+    proven: bool = False
 
     @property
     def readers(self) -> tuple[Member, ...]:
@@ -54,7 +72,15 @@ class CoupledGroup:
         """The plan that keeps the units `keep`."""
         kept = tuple(sorted(int(unit) for unit in keep))
         return GroupPlan(
-            name=self.name, units=self.units, keep=kept, cuts=tuple(member.cut(kept) for member in self.members)
+            name=self.name,
+            units=self.units,
+            keep=kept,
+            kind=self.kind,
+            cuts=tuple(member.cut(kept) for member in self.members),
+            attributes=tuple(
+                Attribute(module=each.module, name=each.name, size=each.size, kept=each.size // self.units * len(kept))
+                for each in self.counters
+            ),
         )
 
 

@@ -21,6 +21,16 @@ def removed_indices(member: Member, keep: Iterable[int]) -> Tensor:
     return torch.tensor(sorted(gone), dtype=torch.int64)
 
 
+def picked(module: nn.Module, inputs: Tensor, channels: Iterable[int]) -> Tensor:
+    """The given channels of what `module`, a convolution or a linear layer, reads."""
+    index = torch.tensor(list(channels), dtype=torch.int64, device=inputs.device)
+    return inputs.index_select(_channel_axis(module, inputs), index)
+
+
+def _channel_axis(module: nn.Module, inputs: Tensor) -> int:
+    return inputs.ndim - module.weight.ndim + 1 if isinstance(module, _ConvNd) else inputs.ndim - 1
+
+
 @contextmanager
 def silenced(model: nn.Module, group: CoupledGroup, keep: Iterable[int]) -> Iterator[None]:
     """Inside the block the readers of `group` see zero at every unit outside `keep`."""
@@ -28,10 +38,7 @@ def silenced(model: nn.Module, group: CoupledGroup, keep: Iterable[int]) -> Iter
 
     def zero(gone: Tensor, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         inputs = args[0].clone()
-        if isinstance(module, _ConvNd):
-            inputs[(slice(None),) * (inputs.ndim - module.weight.ndim + 1) + (gone.to(inputs.device),)] = 0
-        else:
-            inputs[..., gone.to(inputs.device)] = 0
+        inputs.index_fill_(_channel_axis(module, inputs), gone.to(inputs.device), 0)
         return (inputs, *args[1:])
 
     handles = [

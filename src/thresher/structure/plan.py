@@ -13,49 +13,12 @@ from torch import nn
 
 from thresher.budget.report import aligned
 from thresher.errors import InputError
+from thresher.structure.cuts import Attribute, Cut, GroupPlan
 from thresher.structure.cutting import Taken, cut_module, width_of
 
 VERSION = 1
 KIND = "shrink-plan"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Along `axis` ("in", "out", or "width" where both are one) of `module`, `size` wide, the indices `keep` stay."""
-
-    module: str
-    axis: str
-    size: int
-    keep: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        sound = self.axis in ("in", "out", "width") and all(type(index) is int for index in self.keep)
-        rising = all(low < high for low, high in zip(self.keep, self.keep[1:], strict=False))
-        if not (sound and rising and self.keep and self.keep[0] >= 0 and self.keep[-1] < self.size):
-            raise InputError(
-                f"a cut of {self.module} {self.axis} of {self.size} that keeps {list(self.keep)[:8]}",
-                "an axis 'in', 'out' or 'width', and at least one index below its size, in rising order",
-                "take plans as ShrinkPlan.to_json writes them",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupPlan:
-    """One coupled group: of `units` units those of `keep` stay, and with them what `cuts` says."""
-
-    name: str
-    units: int
-    keep: tuple[int, ...]
-    cuts: tuple[Cut, ...]
-
-    def __post_init__(self) -> None:
-        if not self.keep or not set(self.keep) <= set(range(self.units)):
-            raise InputError(
-                f"group {self.name} of {self.units} units that keeps {list(self.keep)[:8]}",
-                "at least one unit, each below the number of units",
-                "keep at least one unit",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +42,13 @@ class ShrinkPlan:
         Batch-norm statistics move with their channels, ties stay ties, training mode and requires_grad are kept.
         Errors: InputError naming each module that is missing, of another kind, or of another width.
         """
-        kept = self._by_module()
+        twin = copy.deepcopy(model)
+        self.cut(twin)
+        return twin
+
+    def cut(self, model: nn.Module) -> None:
+        """Cut `model` itself, which needs no second copy in memory. Errors: as `apply`, before anything is changed."""
+        kept, numbers = self._by_module(), self._numbers()
         for name, axes in kept.items():
             module = _module(model, name, self.model)
             for axis, (size, _) in axes.items():
@@ -90,19 +59,42 @@ class ShrinkPlan:
                         f"{size} wide, as in the {self.model} that the plan was made for",
                         "apply the plan to a dense model of the same configuration",
                     )
-        twin = copy.deepcopy(model)
+        for (name, attribute), (size, _) in numbers.items():
+            found = vars(_module(model, name, self.model)).get(attribute)
+            if type(found) is not int or found != size:
+                raise InputError(
+                    f"{name} with {attribute}={found!r}", f"{attribute}={size}", "apply the plan to a dense model"
+                )
         taken: Taken = {}
-        old = [twin.get_submodule(name) for name in kept]
-        alive = [
-            parameter for module in old for parameter in module.parameters(recurse=False)
-        ]  # ids must not be reused
         with torch.no_grad():
             for name, axes in kept.items():
                 trimmed = {axis: keep for axis, (size, keep) in axes.items() if len(keep) < size}
                 if trimmed:
-                    cut_module(name, twin.get_submodule(name), trimmed, taken)
-        del alive
-        return twin
+                    cut_module(name, model.get_submodule(name), trimmed, taken)
+        for (name, attribute), (_, value) in numbers.items():
+            setattr(model.get_submodule(name), attribute, value)
+
+    def check_cut(self, model: nn.Module) -> None:
+        """Errors: InputError naming the first module of `model` that is not as wide as the plan leaves it."""
+        for name, axes in self.widths().items():
+            module = _module(model, name, self.model)
+            for axis, wanted in axes.items():
+                width = width_of(module, axis)
+                if width != wanted:
+                    raise InputError(
+                        f"{name}, a {type(module).__name__} whose {axis} is {width} wide",
+                        f"{wanted} wide, as the plan leaves it",
+                        "give the model that the plan made",
+                    )
+
+    def _numbers(self) -> dict[tuple[str, str], tuple[int, int]]:
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for each in (each for group in self.groups for each in group.attributes):
+            size, now = found.get((each.module, each.name), (each.size, each.size))
+            if size != each.size:
+                raise InputError(f"{each.module}.{each.name} of {size} and {each.size}", "one size", "correct the plan")
+            found[each.module, each.name] = size, now - (each.size - each.kept)
+        return found
 
     def _by_module(self) -> dict[str, dict[str, tuple[int, list[int]]]]:
         # A concatenation is cut by several groups: each keeps everything outside its own part, so what all keep stays.
@@ -114,6 +106,10 @@ class ShrinkPlan:
             kept[cut.module][cut.axis] = size, sorted(set(before) & set(cut.keep))
         return kept
 
+    def kept(self) -> dict[tuple[str, str], list[int]]:
+        """(module, axis) to the indices that stay."""
+        return {(name, axis): keep for name, axes in self._by_module().items() for axis, (_, keep) in axes.items()}
+
     def widths(self) -> dict[str, dict[str, int]]:
         """Module name and axis to the width after the cut."""
         return {name: {axis: len(keep) for axis, (_, keep) in axes.items()} for name, axes in self._by_module().items()}
@@ -124,7 +120,8 @@ class ShrinkPlan:
         for group in self.groups:
             places = ", ".join(f"{cut.module} {cut.axis}" for cut in group.cuts)
             share = len(group.keep) / group.units
-            rows.append((group.name, str(group.units), str(len(group.keep)), f"{share:.0%}", places))
+            units = f"{group.units} heads" if group.kind == "heads" else str(group.units)
+            rows.append((group.name, units, str(len(group.keep)), f"{share:.0%}", places))
         return "\n".join(aligned(rows))
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +131,7 @@ class ShrinkPlan:
                 **vars(group),
                 "keep": list(group.keep),
                 "cuts": [{**vars(cut), "keep": list(cut.keep)} for cut in group.cuts],
+                "attributes": [dict(vars(each)) for each in group.attributes],
             }
             for group in self.groups
         ]
@@ -149,10 +147,7 @@ class ShrinkPlan:
         if not isinstance(record, Mapping) or (record.get("version"), record.get("kind")) != (VERSION, KIND):
             raise InputError("a plan of another version or kind", f"{KIND} version {VERSION}", "use a matching release")
         rest = {key: value for key, value in record.items() if key not in ("version", "kind")}
-        rest["groups"] = tuple(
-            _read(GroupPlan, {**group, "cuts": tuple(_read(Cut, cut) for cut in _sequence(group, "cuts"))})
-            for group in _sequence(rest, "groups")
-        )
+        rest["groups"] = tuple(_group(group) for group in _sequence(rest, "groups"))
         return _read(cls, rest)
 
     @classmethod
@@ -171,12 +166,19 @@ def _sequence(record: Any, key: str) -> Sequence[Any]:
     return value
 
 
+def _group(record: Any) -> GroupPlan:
+    cuts = tuple(_read(Cut, cut) for cut in _sequence(record, "cuts"))
+    # Plans written before heads could be cut have neither attributes nor kind.
+    attributes = tuple(_read(Attribute, each) for each in _sequence({"attributes": (), **record}, "attributes"))
+    return _read(GroupPlan, {"kind": "units", **record, "cuts": cuts, "attributes": attributes})
+
+
 def _read(kind: type[T], record: Mapping[str, Any]) -> T:
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(record, Mapping) or set(record) != known:
         given = sorted(record) if isinstance(record, Mapping) else type(record).__name__
         raise InputError(f"keys {given} of a {kind.__name__}", f"exactly {sorted(known)}", "correct the keys")
-    types = {"name": str, "model": str, "module": str, "axis": str, "units": int, "size": int}
+    types = {"name": str, "kind": str, "model": str, "module": str, "axis": str, "units": int, "size": int, "kept": int}
     for key, value in record.items():
         if key in types and type(value) is not types[key]:
             raise InputError(f"{key}={value!r} of a {kind.__name__}", f"a {types[key].__name__}", "correct the plan")

@@ -1,0 +1,73 @@
+"""The records of a plan: cuts along axes, numbers that modules keep, and the group that both belong to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from thresher.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Along `axis` of `module`, `size` wide, the indices `keep` stay.
+
+    axis: "in", "out", "width" where both are one, or "NAME:2" for axis 2 of a tensor that the module holds itself.
+    """
+
+    module: str
+    axis: str
+    size: int
+    keep: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        known = self.axis in ("in", "out", "width") or re.fullmatch(r"\w+:\d+", self.axis)
+        sound = known and all(type(index) is int for index in self.keep)
+        rising = all(low < high for low, high in zip(self.keep, self.keep[1:], strict=False))
+        if not (sound and rising and self.keep and self.keep[0] >= 0 and self.keep[-1] < self.size):
+            raise InputError(
+                f"a cut of {self.module} {self.axis} of {self.size} that keeps {list(self.keep)[:8]}",
+                "an axis 'in', 'out', 'width' or 'TENSOR:DIM', and at least one index below its size, in rising order",
+                "take plans as ShrinkPlan.to_json writes them",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """The number `name` of `module`, `size` before the cut, is `kept` after it."""
+
+    module: str
+    name: str
+    size: int
+    kept: int
+
+    def __post_init__(self) -> None:
+        if not (self.name.isidentifier() and not self.name.startswith("_") and 1 <= self.kept <= self.size):
+            raise InputError(
+                f"{self.module}.{self.name} from {self.size} to {self.kept}",
+                "a name without leading underscore, and 1 <= kept <= size",
+                "take plans as ShrinkPlan.to_json writes them",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlan:
+    """One coupled group: of `units` units those of `keep` stay, and with them what `cuts` and `attributes` say.
+
+    kind: what a unit is, "units" (neurons, channels) or "heads".
+    """
+
+    name: str
+    units: int
+    keep: tuple[int, ...]
+    cuts: tuple[Cut, ...]
+    attributes: tuple[Attribute, ...] = ()
+    kind: str = "units"
+
+    def __post_init__(self) -> None:
+        if not self.keep or not set(self.keep) <= set(range(self.units)):
+            raise InputError(
+                f"group {self.name} of {self.units} units that keeps {list(self.keep)[:8]}",
+                "at least one unit, each below the number of units",
+                "keep at least one unit",
+            )
