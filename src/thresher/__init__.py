@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thresher.budget.language import Budget
     from thresher.budget.report import Report
-    from thresher.deploy.storage import load, load_state, save
+    from thresher.deploy.engine import compile, load_compiled
+    from thresher.deploy.storage import load_state, save
     from thresher.errors import BudgetError, InputError, NumericsError, StateError, ThresherError
     from thresher.methods import Asl, Gmp, Lats, Ltp, Magnitude, Power, Random, St3, Str
+    from thresher.oneshot import OneshotReport, SparseGpt, Wanda, prune_oneshot
     from thresher.session import Pruner, Trace, prune, reestimate_norm
-    from thresher.shrinking import ISpaSP, Shrunk, shrink, shrink_plan
+    from thresher.shrinking import (
+        Compacted,
+        ISpaSP,
+        Shrunk,
+        Taylor,
+        channel_rules,
+        compact,
+        load,
+        shrink,
+        shrink_plan,
+        torch_pruned,
+    )
     from thresher.structure import ShrinkPlan
     from thresher.targets import Rule, bound, dense, exclude, include
     from thresher.trail import Trail
@@ -23,6 +36,7 @@ __all__ = [
     "Asl",
     "Budget",
     "BudgetError",
+    "Compacted",
     "Gmp",
     "ISpaSP",
     "InputError",
@@ -30,6 +44,7 @@ __all__ = [
     "Ltp",
     "Magnitude",
     "NumericsError",
+    "OneshotReport",
     "Power",
     "Pruner",
     "Random",
@@ -37,33 +52,55 @@ __all__ = [
     "Rule",
     "ShrinkPlan",
     "Shrunk",
+    "SparseGpt",
     "St3",
     "StateError",
     "Str",
+    "Taylor",
     "ThresherError",
     "Trace",
     "Trail",
+    "Wanda",
     "bound",
+    "channel_rules",
+    "compact",
+    "compile",
     "dense",
     "exclude",
     "include",
     "load",
+    "load_compiled",
     "load_state",
     "prune",
+    "prune_oneshot",
     "reestimate_norm",
     "save",
     "shrink",
     "shrink_plan",
+    "torch_pruned",
 ]
 
 _HOMES = {
     "thresher.budget.language": ("Budget",),
     "thresher.budget.report": ("Report",),
-    "thresher.deploy.storage": ("load", "load_state", "save"),
+    "thresher.deploy.engine": ("compile", "load_compiled"),
+    "thresher.deploy.storage": ("load_state", "save"),
     "thresher.errors": ("BudgetError", "InputError", "NumericsError", "StateError", "ThresherError"),
     "thresher.methods": ("Asl", "Gmp", "Lats", "Ltp", "Magnitude", "Power", "Random", "St3", "Str"),
+    "thresher.oneshot": ("OneshotReport", "SparseGpt", "Wanda", "prune_oneshot"),
     "thresher.session": ("Pruner", "Trace", "prune", "reestimate_norm"),
-    "thresher.shrinking": ("ISpaSP", "Shrunk", "shrink", "shrink_plan"),
+    "thresher.shrinking": (
+        "Compacted",
+        "ISpaSP",
+        "Shrunk",
+        "Taylor",
+        "channel_rules",
+        "compact",
+        "load",
+        "shrink",
+        "shrink_plan",
+        "torch_pruned",
+    ),
     "thresher.structure": ("ShrinkPlan",),
     "thresher.targets": ("Rule", "bound", "dense", "exclude", "include"),
     "thresher.trail": ("Trail",),
