@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = tuple(ROOT / name for name in ("README.md", "docs/benchmarks.md", "docs/oneshot.md", "docs/storage.md"))
 LABELS = {
     "magnitude": "magnitude, one shot, then fine-tuned",
     "gmp": "gradual magnitude (cubic, global)",
@@ -26,9 +26,24 @@ LABELS = {
     "lats-early": "LATS, early pruning (`lats-early`)",
     "power": "power-p",
     "st3": "ST-3",
-    "asl": "ASL",
-    "ltp": "LTP",
+    "asl": "ASL, as published",
+    "asl:scope=global,p=3,settle=1": "ASL, one scale, power-p operator (`asl:scope=global,p=3,settle=1`)",
+    "ltp": "LTP, as published",
+    "ltp:scope=global,pruned_gradient=1": "LTP, one scale, full gradient to pruned weights",
     "str": "STR",
+}
+# One setting after another at 95 % on seed 0: what each part brings.
+ABLATION = {
+    "ASL": ("asl", "asl:p=3", "asl:scope=global,p=3", "asl:scope=global,p=3,settle=1"),
+    "ASL without the task's gradient on the thresholds": ("asl:p=3,lr=0",),
+    "LTP": (
+        "ltp",
+        "ltp:pruned_gradient=1",
+        "ltp:scope=global,pruned_gradient=1",
+        "ltp:scope=global,pruned_gradient=1,temperature=0.3",
+    ),
+    "threshold on a quantile": ("gmp", "st3", "power", "power:end=0.3", "power, flat learning rate"),
+    "LATS": ("lats", "lats-early", "lats-early:settle=0.5"),
 }
 
 FAMILIES = {  # one shot is nothing but projection, and left out
@@ -93,6 +108,20 @@ def variants_table() -> str:
     return "\n".join(lines)
 
 
+def ablation_table() -> str:
+    """What each part brings: settings in order, each with its accuracy and the difference from the one before."""
+    rows = [row for row in rows_of("cifar10") if row["seed"] == 0 and row["sparsity"] == 95 and row["lr"] == 0.05]
+    accuracy = {row["method"]: row["accuracy"] for row in rows}
+    lines = ["| from | setting | accuracy | against the line above |", "|---|---|---|---|"]
+    for family, settings in ABLATION.items():
+        before = None
+        for setting in filter(accuracy.__contains__, settings):
+            change = "" if before is None else f"{accuracy[setting] - before:+.2f}"
+            lines.append(f"| {family} | `{setting}` | {accuracy[setting]:.2f} | {change} |")
+            before = accuracy[setting]
+    return "\n".join(lines)
+
+
 def budgets_table() -> str:
     """Asked against got, over all methods."""
     path = RESULTS / "budgets.json"
@@ -142,6 +171,38 @@ def step_cost_table() -> str:
     return "\n".join(lines)
 
 
+def oneshot_table(network: str, value: str) -> str:
+    """Perplexity or accuracy after one-shot pruning, by pattern and method."""
+    path = RESULTS / "oneshot.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = [row for row in rows if row["network"] == network]
+    methods = list(dict.fromkeys(row["method"] for row in rows if "pattern" in row))
+    lines = ["| zeros | calibration | " + " | ".join(methods) + " |", "|---|---|" + "---|" * len(methods)]
+    for dense in (row for row in rows if row["method"] == "dense"):
+        lines.append(f"| none | | {dense[value]:.2f} |" + " |" * (len(methods) - 1))
+    for pattern, calibration in dict.fromkeys((row["pattern"], row["calibration"]) for row in rows if "pattern" in row):
+        found = {
+            row["method"]: f"{row[value]:.2f}"
+            for row in rows
+            if (row.get("pattern"), row.get("calibration")) == (pattern, calibration)
+        }
+        cells = " | ".join(found.get(method, "") for method in methods)
+        lines.append(f"| {pattern} | {calibration} | {cells} |")
+    return "\n".join(lines)
+
+
+def storage_table() -> str:
+    """A ResNet-50 in every kind of file."""
+    path = RESULTS / "storage.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    forms = ("torch.save", "safetensors, gzip -6", "safetensors, zstd -12", "thresher float32", "thresher bfloat16")
+    lines = ["| zeros | " + " | ".join(f"`{form}`" for form in forms) + " |", "|---|" + "---|" * len(forms)]
+    for row in rows:
+        sizes = [f"{row[form] / 1e6:.1f} MB" if row[form] else "not run" for form in forms]
+        lines.append(f"| {row['pattern']} | " + " | ".join(sizes) + " |")
+    return "\n".join(lines)
+
+
 def figure(path: Path) -> None:
     """Accuracy against zeros, one line per method."""
     import matplotlib
@@ -181,9 +242,13 @@ def main() -> None:
     tables = {
         "cifar10": cifar10_table(),
         "variants": variants_table(),
+        "ablation": ablation_table(),
         "budgets": budgets_table(),
         "control": control_table(),
         "step_cost": step_cost_table(),
+        "storage": storage_table(),
+        "oneshot_stories": oneshot_table("stories260k", "perplexity"),
+        "oneshot_sst2": oneshot_table("sst2 encoder", "accuracy"),
     }
     for page in PAGES:
         if page.exists():

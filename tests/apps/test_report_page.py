@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_folders import HOSTILE as HOSTILE_TEXTS
+from report_folders import shrunk_run, trail_run
 
-from thresher.apps.report import write_report
-from thresher.apps.report.outcome import outcome_of
-from thresher.apps.report.reading import read_run
+from thresher.apps.report import run_folders, write_report
+from thresher.apps.report.explorer import command_for
 from thresher.errors import InputError
+from thresher.plots.outcome import outcome_of
+from thresher.plots.reading import read_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>{{7*7}}'\""
 
@@ -219,6 +222,15 @@ def test_thresholds_that_stand_still_end_the_penalty_trace(tmp_path: Path) -> No
     assert "stays between +0.0 % and +0.0 % of that. No threshold moves after step 34." in page
 
 
+def test_a_run_that_goes_on_shows_its_largest_threshold(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    (run / "trace.json").unlink()
+    rows = [{"kind": "step", "step": n, "loss": 1.0, "threshold": n / 100, "sparsity": 0.1} for n in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figures = {one["title"]: one for one in data_in(page_of(run, out=tmp_path / "r.html")).values()}
+    assert figures["Thresholds over time"]["series"][0]["values"] == [0.01, 0.02, 0.03]
+
+
 def test_missed_budget_is_said(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a")
     report = json.loads((run / "report.json").read_text())
@@ -269,6 +281,166 @@ def test_large_runs_stay_under_the_limit(tmp_path: Path) -> None:
 
 def test_one_run_page_is_small(tmp_path: Path) -> None:
     assert write_report([write_run(tmp_path / "a")], tmp_path / "r.html").stat().st_size < 150_000
+
+
+def test_seeds_become_one_dot_with_its_spread(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"s{seed}", seed=seed) for seed in (0, 1)]
+    result = json.loads((runs[1] / "result.json").read_text()) | {"accuracy_after": 93.02}
+    (runs[1] / "result.json").write_text(json.dumps(result))
+    page = page_of(*runs, write_run(tmp_path / "other", lr=0.2, seed=0), out=tmp_path / "r.html")
+    scatter = data_in(page)["all-0"]
+    assert sorted(scatter["series"][0]["values"]) == [91.02, 92.02]
+    assert sorted(scatter["series"][0]["high"]) == [91.02, 93.02]
+    assert "92.02 ± 1.41 %" in page
+
+
+def test_best_settings_choose_the_highest_mean(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"r{lr}", lr=lr) for lr in (0.1, 0.2)]
+    result = json.loads((runs[1] / "result.json").read_text()) | {"accuracy_after": 95.5}
+    (runs[1] / "result.json").write_text(json.dumps(result))
+    page = page_of(*runs, out=tmp_path / "r.html")
+    best = re.search(r'<table id="best">.*?</table>', page, re.DOTALL)
+    assert best is not None
+    assert "lr=0.2" in best[0]
+    assert "lr=0.1" not in best[0]
+    assert "95.50 %" in best[0]
+
+
+def test_a_front_keeps_what_nothing_beats(tmp_path: Path) -> None:
+    runs = []
+    for name, accuracy, size in (("a", 90.0, 100), ("b", 80.0, 50), ("c", 79.0, 60), ("d", 85.0, 70)):
+        runs.append(write_run(tmp_path / name, method=name))
+        result = json.loads((runs[-1] / "result.json").read_text()) | {"accuracy_after": accuracy, "bytes": size}
+        (runs[-1] / "result.json").write_text(json.dumps(result))
+    figures = {one["title"]: one for one in data_in(page_of(*runs, out=tmp_path / "r.html")).values()}
+    front = next(one for one in figures["Accuracy against bytes"]["series"] if one["label"] == "Pareto front")
+    assert figures["Accuracy against bytes"]["across"] == [50, 60, 70, 100]
+    assert front["values"] == [80, None, 85, 90]
+
+
+def test_a_folder_of_runs_stands_for_its_runs(tmp_path: Path) -> None:
+    for name in ("gmp", "lats"):
+        write_run(tmp_path / "sweep" / "runs" / name)
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    (tmp_path / "sweep" / "config.json").write_text("{}")
+    assert "2 runs compared" in page_of(tmp_path / "sweep", out=tmp_path / "r.html")
+    assert [path.name for path in run_folders([tmp_path / "sweep", tmp_path / "sweep" / "runs" / "gmp"])] == [
+        "gmp",
+        "lats",
+        "gmp",
+    ]
+
+
+def test_every_text_of_a_folder_may_be_hostile(tmp_path: Path) -> None:
+    makers = (trail_run, shrunk_run)
+    bad = [make(tmp_path / f"bad{number}", spoil=True) for number, make in enumerate(makers)]
+    good = [make(tmp_path / f"good{number}") for number, make in enumerate(makers)]
+    page = page_of(*bad, out=tmp_path / "r.html")
+    tags, reference = Tags(page), Tags(page_of(*good, out=tmp_path / "s.html"))
+    assert tags.suspect == []
+    for tag in ("script", "style", "img", "svg", "b", "iframe"):
+        assert tags.seen.count(tag) == reference.seen.count(tag)
+    assert not any(each in page for each in HOSTILE_TEXTS if "<" in each)
+    assert sum(html.unescape(page).count(each) for each in HOSTILE_TEXTS) > 20  # they are there, as texts
+
+
+def test_trail_has_a_place_for_each_network_and_the_command_that_exports_it(tmp_path: Path) -> None:
+    run = trail_run(tmp_path / "my run")
+    page = page_of(run, out=tmp_path / "r.html")
+    places = json.loads(re.search(r'id="trails">(.*?)</script>', page, re.DOTALL)[1])["run-0"]  # type: ignore[index]
+    assert [place["step"] for place in places] == [10, 20, 30, 40, 50, 60]
+    assert places[1]["texts"]["zeros"] == "50.00 %"
+    assert places[1]["command"] == f"thresher trail '{run}' --pick step=20 --out picked.safetensors"
+    figures = {one["title"]: one for one in data_in(page).values()}
+    frames = figures["Zeros by layer"]["frames"]
+    assert [len(frame["values"][0]) for frame in frames] == [2] * 6
+    zeros = [sum(share * n for share, n in zip(frame["values"][0], (600, 200), strict=True)) / 100 for frame in frames]
+    assert zeros == pytest.approx([0, 400, 533, 600, 640, 666], abs=1)
+    assert figures["Weights, before and after"]["variants"][0][0] == "first"
+
+
+def test_a_name_that_a_terminal_would_obey_gives_no_command() -> None:
+    assert command_for("runs/\x1b[2Ja", 3) == ""
+    assert command_for("runs/a\nb", 3) == ""
+    assert command_for("-rf", 3).startswith("thresher trail ./-rf ")
+    assert command_for("a;b", 3).startswith("thresher trail 'a;b' ")
+
+
+def test_damaged_networks_of_a_trail_are_named(tmp_path: Path) -> None:
+    run = trail_run(tmp_path / "a")
+    files = sorted((run / "trail").iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:200])
+    whole = bytearray(files[2].read_bytes())
+    whole[-1] ^= 255
+    files[2].write_bytes(whole)
+    page = html.unescape(page_of(run, out=tmp_path / "r.html"))
+    assert "point-00000010.safetensors" in page
+    assert "the layers of its networks cannot be read" in page
+    assert "The trail" in {one["title"] for one in data_in(page_of(run, out=tmp_path / "s.html")).values()}
+
+
+def test_a_structured_run_shows_widths_errors_and_the_bound(tmp_path: Path) -> None:
+    page = html.unescape(page_of(shrunk_run(tmp_path / "a"), out=tmp_path / "r.html"))
+    assert "Asked for flops=40%, got 40.00 % of the multiply-adds; accuracy 91.00 % before and 89.50 % after" in page
+    assert (
+        "Relative error of the output: 0.19 measured, predicted 0.18. Error per sample 1.5, propagated bound 41."
+        in page
+    )
+    assert "is not there" not in page
+    figures = {one["title"]: one for one in data_in(page).values()}
+    widths = figures["What was cut: widths before and after"]["series"]
+    assert [one["values"] for one in widths] == [[32, 32, 32], [8, 16, 24]]
+    residual = figures["Residual against units kept"]
+    assert residual["marks"] == [8]
+    assert residual["series"][0]["values"][:2] == pytest.approx([2, 2 / 2**1.5], rel=1e-4)
+    times = dict(figures["Milliseconds a pass"]["variants"])
+    drawn = {
+        key: dict(zip(figure["names"], figure["series"][0]["values"], strict=True)) for key, figure in times.items()
+    }
+    assert drawn == {
+        "this run": {"dense, measured": 5, "multiply-adds promise": 2, "now, measured": 3.1},
+        "bench": {"sparse engine": 1.2, "dense engine": 2.4},
+    }
+
+
+def test_timings_alone_make_a_page_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        {"engine": engine, "variant": kind, "batch": batch, "threads": 1, "milliseconds": at * batch, "rounds": [1, at]}
+        for engine, kind, at in (("torch", "dense", 4.0), ("torch", "pruned", 4.2), ("thresher", "pruned", 1.0))
+        for batch in (1, 16)
+    ]
+    variants = {
+        "dense": {"bytes": 1000, "zeros": 0, "entries": 50},
+        "pruned": {"bytes": 200, "zeros": 45, "entries": 50},
+    }
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "bench.json").write_text(json.dumps({"rows": rows, "variants": variants}))
+    page = html.unescape(page_of(tmp_path / "a", out=tmp_path / "r.html"))
+    assert (
+        "Timed, not trained, with 90.00 % zeros; 200 B instead of 1.0 KB, 5× smaller; 1 ms a pass instead of 4" in page
+    )
+    assert "Not drawn" not in page
+    (figure,) = data_in(page).values()
+    assert [name for name, _ in figure["variants"]] == ["batch 1, threads 1", "batch 16, threads 1"]
+    assert figure["names"] == ["torch dense", "torch pruned", "thresher pruned"]
+
+
+@pytest.mark.parametrize("name", ["shrink.json", "plan.json", "bench.json", "histograms.json", "sensitivity.json"])
+@pytest.mark.parametrize("rubbish", ["", "[", '{"groups": [1, {"units": 0}, {"units": "x"}], "layers": {}, "rows": 3}'])
+def test_half_of_an_optional_file_makes_a_page(tmp_path: Path, name: str, rubbish: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_text(rubbish)
+    page = page_of(tmp_path / "a", out=tmp_path / "r.html")
+    assert (f"{name} cannot be read, or is only half written" in page) == (not rubbish.endswith("}"))
+
+
+def test_many_networks_stay_under_the_limit(tmp_path: Path) -> None:
+    run = trail_run(tmp_path / "a", points=30)
+    stored = json.loads((run / "histograms.json").read_text())
+    stored["layers"] = [{**stored["layers"][0], "name": f"layer{number}.weight"} for number in range(400)]
+    (run / "histograms.json").write_text(json.dumps(stored))
+    out = write_report([run] * 6, tmp_path / "r.html")
+    assert out.stat().st_size < 1_500_000
 
 
 def test_bad_paths_are_refused(tmp_path: Path) -> None:

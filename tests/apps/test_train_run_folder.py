@@ -39,7 +39,14 @@ def test_a_half_written_folder_opens_and_says_what_is_missing(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "step": 1}\n{"kind": "st')
     opened = Run.open(tmp_path)
     assert opened.metrics() == [{"kind": "step", "step": 1}]
-    assert opened.missing() == ["trace.json", "report.json", "result.json", "model.safetensors", "checkpoint.pt"]
+    assert opened.missing() == [
+        "trace.json",
+        "report.json",
+        "histograms.json",
+        "result.json",
+        "model.safetensors",
+        "checkpoint.pt",
+    ]
     assert opened.result is opened.report is opened.trace is None
     assert not opened.finished
 

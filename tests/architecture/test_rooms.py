@@ -29,8 +29,10 @@ RANK = {
     "deploy": 8,
     "session": 9,
     "shrinking": 9,
+    "oneshot": 9,
     "trail": 10,
-    "apps": 11,
+    "plots": 11,
+    "apps": 12,
 }
 # Narrower than their rank says.
 ONLY = {

@@ -178,8 +178,10 @@ def write(
                 continue
             index = channels_by_unit(member).reshape(group.units, -1)[support].flatten().to(weight.device)
             if debias and taps and not tied(model, member.module):
-                whole = reading_weight(module, channels_by_unit(member)).to(torch.float64)
-                new = refit(Part(moments=part.moments, weight=whole, block=part.block), found.support)
+                if len(problem.parts) > 1:  # there each reader's weight is scaled by its own energy
+                    whole = reading_weight(module, channels_by_unit(member)).to(torch.float64)
+                    part = Part(moments=part.moments, weight=whole, block=part.block)
+                new = refit(part, found.support)
                 weight[:, index] = new.reshape(weight[:, index].shape).to(weight.dtype)
             elif found.scale is not None:
                 scale = found.scale.to(weight).repeat_interleave(len(member.index[0]))

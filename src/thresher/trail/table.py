@@ -21,19 +21,26 @@ def view(trails: Sequence[Trail]) -> list[dict[str, Any]]:
     whether it is on the Pareto front of bytes and accuracy of them all.
     """
     times = Counter(trail.name for trail in trails)
-    rows = [
+    pairs = [
         (trail.name if times[trail.name] == 1 else str(trail.path), point) for trail in trails for point in trail.points
     ]
-    best = {id(point) for point in _front([point for _, point in rows])}
-    return [{"trail": name, **point.to_dict(), "front": id(point) in best} for name, point in rows]
+    best = {id(point) for point in _front([point for _, point in pairs])}
+    return [{"trail": name, **point.to_dict(), "front": id(point) in best} for name, point in pairs]
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """The records of `view` as text; the trail's name only when there are several."""
+    return "\n".join(aligned(rows(records)))
+
+
+def rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The cells of that table, its head first."""
     several = len({record["trail"] for record in records}) > 1
-    rows = [("step", "sparsity", "multiply-adds", "bytes", "accuracy", "images", "under dense", "front")]
+    found: list[tuple[str, ...]] = [
+        ("step", "sparsity", "multiply-adds", "bytes", "accuracy", "images", "under dense", "front")
+    ]
     for record in records:
-        rows.append(
+        found.append(
             (
                 str(record["step"]),
                 f"{record['sparsity']:.2%}",
@@ -45,10 +52,10 @@ def table(records: Sequence[dict[str, Any]]) -> str:
                 "*" if record["front"] else "",
             )
         )
-    if several:
-        names = ["trail", *(printable(record["trail"]) for record in records)]
-        return "\n".join(aligned([(name, *row) for name, row in zip(names, rows, strict=True)]))
-    return "\n".join(aligned(rows))
+    if not several:
+        return found
+    names = ["trail", *(printable(record["trail"]) for record in records)]
+    return [(name, *row) for name, row in zip(names, found, strict=True)]
 
 
 def _front(points: list[Point]) -> list[Point]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from thresher.budget.counts import eval_mode
 from thresher.budget.language import Budget
+from thresher.budget.rich_text import html_table
 from thresher.deploy.storage import load_state, save
 from thresher.errors import InputError
 from thresher.trail.files import Listing, file_name, read_header, record_of
@@ -23,7 +24,7 @@ from thresher.trail.picking import choose, front
 from thresher.trail.point import Point
 from thresher.trail.settings import Settings
 from thresher.trail.snapshot import take, widen
-from thresher.trail.table import table, view
+from thresher.trail.table import rows, table, view
 
 if TYPE_CHECKING:
     from thresher.session import Pruner
@@ -201,6 +202,10 @@ class Trail:
     def table(self) -> str:
         """The points as text; `*` marks the Pareto front of bytes and accuracy."""
         return table(view([self]))
+
+    def _repr_html_(self) -> str:
+        """The points as a table for notebooks."""
+        return html_table(rows(view([self])), title=repr(self), lines=self.problems)
 
     def __repr__(self) -> str:
         points = self.points

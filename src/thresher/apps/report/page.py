@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,17 +15,27 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thresher.apps.report.figures import OF_ONE_RUN, OF_SEVERAL_RUNS, Detail, Figure
-from thresher.apps.report.formats import flat, percent, plain, share, size
-from thresher.apps.report.outcome import Outcome, outcome_of
-from thresher.apps.report.reading import ONLY_PRUNED, Run, read_run
+from thresher.apps.report.expanding import run_folders
+from thresher.apps.report.explorer import LABELS, Place, places_of
 from thresher.budget.report import write_text
 from thresher.errors import InputError
+from thresher.plots.figures import OF_ONE_RUN, OF_SEVERAL_RUNS, Detail, Figure
+from thresher.plots.figures.compare import best_settings
+from thresher.plots.formats import count, flat, percent, plain, share, size
+from thresher.plots.outcome import Outcome, outcome_of
+from thresher.plots.reading import FILES, ONLY_PRUNED, Run, read_run, run_of_bench
 
 LIMIT = 1_500_000
-# Tried in turn until the page is small enough: points per line, rows per table, runs with a section of their own.
-_DETAILS = ((400, 300, 40), (150, 120, 40), (60, 60, 24), (30, 20, 12), (12, 8, 6))
+# Tried in turn until the page is small enough: detail, and runs with a section of their own.
+_DETAILS = (
+    (Detail(), 40),
+    (Detail(points=150, rows=120, frames=24, histograms=20), 40),
+    (Detail(points=60, rows=60, frames=12, histograms=8), 24),
+    (Detail(points=30, rows=20, frames=6, histograms=3), 12),
+    (Detail(points=12, rows=8, frames=4, histograms=1), 6),
+)
 _SETTINGS = 40
+_LISTED, _COLUMNS = 300, 40  # runs in the table of all, and beside each other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +48,10 @@ class Section:
     figures: tuple[tuple[str, Figure], ...]
     absent: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
+    places: tuple[Place, ...] = ()
 
 
-def write_report(runs: Sequence[Path], out: Path) -> Path:
+def write_report(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
     """One self-contained HTML page (under 1.5 MB) about `runs`, written to `out`; returns `out`.
 
     A run folder may lack any file, or hold half of one: the page says what is missing. Text from run folders is data:
@@ -47,26 +59,36 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
     Errors: InputError for no run, for a path that is no folder, for an `out` that cannot be written.
     """
+    write_text(Path(out), page_text(runs))
+    return Path(out)
+
+
+def page_text(runs: Sequence[str | os.PathLike[str]], *, stamp: str | None = None) -> str:
+    """The page about `runs` as text; with `stamp` one that asks its server for news (see `serving.py`).
+
+    Errors: as `write_report`.
+    """
     if not runs:
         raise InputError("no run folders", "at least one", "pass the folder of a finished or running run")
-    folders = [Path(run) for run in runs]
-    found = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-    html = ""
-    for points, rows, sections in _DETAILS:
-        html = render(found, Detail(points=points, rows=rows), sections)
+    folders = run_folders([Path(run) for run in runs])
+    html, networks = "", 0
+    found: list[Run] = []
+    for detail, sections in _DETAILS:
+        if detail.frames != networks:
+            networks = detail.frames
+            found = [read_run(folder, name, networks) for folder, name in zip(folders, _names(folders), strict=True)]
+        html = render(found, detail, sections, stamp)
         if len(html.encode()) < LIMIT:
             break
-    out = Path(out)
-    write_text(out, html)
-    return out
+    return html
 
 
-def render(runs: Sequence[Run], detail: Detail, most_sections: int) -> str:
+def render(runs: Sequence[Run], detail: Detail, most_sections: int, stamp: str | None = None) -> str:
     """The page as text. Runs past `most_sections` stand in the comparison only."""
     outcomes = [outcome_of(run) for run in runs]
     sections = [_section(number, run, outcomes[number], detail) for number, run in enumerate(runs[:most_sections])]
     several = len(runs) > 1
-    drawn = [draw(outcomes) for draw in OF_SEVERAL_RUNS] if several else []
+    drawn = [draw(outcomes) for draw in OF_SEVERAL_RUNS.values()] if several else []
     comparison = tuple((f"all-{number}", figure) for number, figure in enumerate(drawn) if figure is not None)
     plots = [*comparison, *(pair for section in sections for pair in section.figures)]
     environment = Environment(
@@ -76,20 +98,27 @@ def render(runs: Sequence[Run], detail: Detail, most_sections: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "share": share, "size": size, "plain": plain}
+    environment.filters |= {"percent": percent, "share": share, "size": size, "plain": plain, "count": count}
     scripts = [_asset("vendor/uPlot.iife.min.js"), _asset("templates/charts.js"), _asset("templates/page.js")]
+    scripts += [] if stamp is None else [_asset("templates/live.js")]
     return environment.get_template("page.html").render(
         title=f"{runs[0].name}: pruning report" if not several else f"{len(runs)} pruning runs",
         outcomes=outcomes,
         sections=sections,
         timed=any(one.milliseconds is not None for one in outcomes),
         comparison=comparison,
-        differing=_differing(runs) if several else None,
+        differing=_differing(runs[:_COLUMNS]) if several else None,
+        listed=outcomes[:_LISTED],
+        compared=outcomes[:_COLUMNS],
+        best=best_settings(outcomes) if several else None,
+        labels=LABELS,
+        stamp=stamp,
         # Raw text inside <script> and <style>: our own files, and JSON that holds no < > or &.
         scripts=[Markup(script) for script in scripts],
         styles=[Markup(_asset("vendor/uPlot.min.css")), Markup(_asset("templates/page.css"))],
         data=Markup(embedded_json({anchor: figure.to_dict() for anchor, figure in plots})),
-        policy=_policy(scripts),
+        trails=Markup(embedded_json({one.anchor: [place.to_dict() for place in one.places] for one in sections})),
+        policy=_policy(scripts, live=stamp is not None),
     )
 
 
@@ -105,14 +134,12 @@ def embedded_json(value: Any) -> str:
 
 def _section(number: int, run: Run, outcome: Outcome, detail: Detail) -> Section:
     figures, absent = [], []
-    for place, (title, file, draw) in enumerate(OF_ONE_RUN):
+    for place, (title, file, draw) in enumerate(OF_ONE_RUN.values()):
         figure = draw(run, detail)
-        if figure is None and not run.pruned and file in ONLY_PRUNED:
-            continue
-        if figure is None:
-            absent.append((title, file))
-        else:
+        if figure is not None:
             figures.append((f"run-{number}-{place}", figure))
+        elif file in FILES and not (run.shrink or run_of_bench(run) or (file in ONLY_PRUNED and not run.pruned)):
+            absent.append((title, file))
     return Section(
         anchor=f"run-{number}",
         run=run,
@@ -120,6 +147,7 @@ def _section(number: int, run: Run, outcome: Outcome, detail: Detail) -> Section
         figures=tuple(figures),
         absent=tuple(absent),
         settings=tuple(flat(run.config).items())[:_SETTINGS],
+        places=places_of(run),
     )
 
 
@@ -142,11 +170,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [f"{name} ({place + 1})" if names.count(name) > 1 else name for place, name in enumerate(names)]
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    """A content security policy under which only these very scripts run and nothing is fetched."""
+def _policy(scripts: Sequence[str], *, live: bool) -> str:
+    """A content security policy under which only these very scripts run and nothing is fetched, but news if `live`."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    news = "connect-src 'self'; " if live else ""
+    return (
+        f"default-src 'none'; {news}script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'"
+    )
 
 
 def _asset(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from thresher.apps.runs.metrics import Metrics, read_metrics
 from thresher.budget.report import Report, write_text
+from thresher.budget.rich_text import html_table
 from thresher.errors import InputError
 
 VERSION = 1
@@ -19,11 +20,16 @@ FILES = {
     "metrics.jsonl": "what happened: one JSON object per line, steps and epochs",
     "trace.json": "thresholds over time",
     "report.json": "zeros, multiply-adds and bytes, per layer and in total",
+    "plan.json": "what `thresher shrink` cut, layer by layer",
+    "shrink.json": "widths, errors and costs of a shrunk network, per layer and in total",
+    "histograms.json": "sizes of the weights before and after, per tensor",
     "result.json": "the outcome in a few numbers",
     "model.safetensors": "the network",
     "checkpoint.pt": "where an interrupted run goes on",
 }
-_ONLY_PRUNED = ("trace.json", "report.json")
+_ONLY_PRUNED = ("trace.json", "report.json", "histograms.json")
+_ONLY_SHRUNK = ("plan.json", "shrink.json")
+_NEVER_SHRUNK = (*_ONLY_PRUNED, "checkpoint.pt")
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,8 @@ class Run:
         >>> Run(Path("nowhere")).missing()[0]
         'config.json'
         """
-        wanted = [name for name in FILES if name not in _ONLY_PRUNED or self._prunes()]
+        without = _NEVER_SHRUNK if self._shrinks() else _ONLY_SHRUNK if self._prunes() else _ONLY_PRUNED + _ONLY_SHRUNK
+        wanted = [name for name in FILES if name not in without]
         return [name for name in wanted if not (self.path / name).is_file()]
 
     @property
@@ -138,8 +145,21 @@ class Run:
         """Write `record` as JSON under one of the names in FILES, whole or not at all."""
         write_text(self.path / name, json.dumps({"version": VERSION, **record}, indent=1))
 
+    def _repr_html_(self) -> str:
+        """What the run came to, for notebooks; where it stands, while it goes on."""
+        from thresher.plots.outcome import outcome_of
+        from thresher.plots.reading import read_run
+
+        run = read_run(self.path, networks=2)
+        outcome = outcome_of(run)
+        notes = [f"thresher report {self.path}", *run.missing[:6]]
+        return html_table([("run", "method"), (outcome.name, outcome.method)], title=outcome.verdict, lines=notes)
+
     def _prunes(self) -> bool:
         return not (self.path / "config.json").is_file() or self.config.get("method") is not None
+
+    def _shrinks(self) -> bool:
+        return (self.path / "config.json").is_file() and self.config.get("kind") == "shrink"
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

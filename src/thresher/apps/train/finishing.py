@@ -7,6 +7,7 @@ from torch import nn
 
 from thresher.apps.runs import Run
 from thresher.apps.train.evaluate import accuracy
+from thresher.apps.train.histograms import histograms
 from thresher.apps.train.loss import diverged
 from thresher.apps.train.result import Result
 from thresher.apps.train.setup import Workbench
@@ -21,8 +22,8 @@ _TIMED_BATCH = 32
 def conclude(
     bench: Workbench, run: Run, *, seconds: float, accuracy_before: float, keeper: TrailKeeper | None = None
 ) -> Result:
-    """Write trace.json, report.json, model.safetensors, the last point of the trail and, at the end, result.json; the
-    network is plain afterwards.
+    """Write trace.json, report.json, histograms.json, model.safetensors, the last point of the trail and, at the end,
+    result.json; the network is plain afterwards.
 
     Errors: NumericsError for weights that are not finite.
     """
@@ -35,6 +36,8 @@ def conclude(
     for name, parameter in bench.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise diverged(f"{name} with NaN or infinity at the end of the run")
+    if bench.pruner is not None:
+        run.write("histograms.json", histograms(bench.dense, bench.model, bench.pruner.trace.state_dict()))
     file = save(bench.model, run.model_path, record=bench.record)
     if keeper is not None:
         keeper.finished()

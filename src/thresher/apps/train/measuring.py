@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from thresher.apps.data import Batches, load_data
+from thresher.apps.models import Normalisation
 from thresher.apps.runs import Run
 from thresher.apps.train.device import pick_device
 from thresher.apps.train.evaluate import accuracy
@@ -22,13 +23,15 @@ TIMED_BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A saved network on its device, the test part of its data, and the file it came from (None for known weights)."""
+    """A saved network on its device, the test part of its data, the file it came from (None for known weights), and how
+    its input is normalised."""
 
     network: Network
     model: nn.Module
     data: str
     test: Batches
     path: Path | None
+    normalisation: Normalisation
 
 
 def open_saved(
@@ -60,7 +63,7 @@ def open_saved(
     network = load_network(model, file, num_classes=len(split.classes), input_shape=split.input_shape)
     mean, std = network.normalisation or (split.mean, split.std)
     test = Batches(split.test, min(500, len(split.test)), train=False, mean=mean, std=std, device=device)
-    return Saved(network, network.model.to(device), data, test, path)
+    return Saved(network, network.model.to(device), data, test, path, (tuple(mean), tuple(std)))
 
 
 def measure_saved(

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from thresher.apps.models import Normalisation, build_model, normalisation_of
-from thresher.deploy.storage import load, load_state
+from thresher.deploy.storage import load_state
 from thresher.errors import InputError
+from thresher.shrinking import load
+from thresher.structure import ShrinkPlan
 
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model, its name, and what its input must look like; `normalisation` None: that of the data will do."""
+    """A model, its name, and what its input must look like; `normalisation` None: that of the data will do.
+
+    plan: what was cut from the network of that name to make the model; None for a whole one.
+    """
 
     model: nn.Module
     name: str
     num_classes: int
     input_shape: Shape
     normalisation: Normalisation | None
+    plan: ShrinkPlan | None = None
 
     def record(self, normalisation: Normalisation) -> dict[str, Any]:
         """What is saved beside the weights, so that the file alone can be built and fed again."""
@@ -32,6 +38,7 @@ class Network:
             "num_classes": self.num_classes,
             "input_shape": list(self.input_shape),
             "normalisation": [list(part) for part in normalisation],
+            **({} if self.plan is None else {"plan": self.plan.to_dict()}),
         }
 
 
@@ -71,7 +78,9 @@ def load_network(
             )
     assert path is not None
     model = build_model(stored.name, num_classes=stored.num_classes, input_shape=stored.input_shape)
-    return Network(load(path, model), stored.name, stored.num_classes, stored.input_shape, stored.normalisation)
+    if stored.plan is not None:
+        model = stored.plan.apply(model)
+    return replace(stored, model=load(path, model))
 
 
 def weights_file(weights: str | Path) -> Path | None:
@@ -93,8 +102,15 @@ def _stored(record: dict[str, Any], path: Path | None) -> Network:
         channels, height, width = (int(size) for size in record["input_shape"])
         mean, std = (tuple(float(value) for value in part) for part in record["normalisation"])
         return Network(
-            nn.Identity(), str(record["model"]), int(record["num_classes"]), (channels, height, width), (mean, std)
+            nn.Identity(),
+            str(record["model"]),
+            int(record["num_classes"]),
+            (channels, height, width),
+            (mean, std),
+            ShrinkPlan.from_dict(record["plan"]) if "plan" in record else None,
         )
+    except InputError as error:
+        raise InputError(f"{str(path)!r} with {error.given}", error.expected, error.do) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{str(path)!r}, whose record is incomplete ({error})",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Values = tuple[float | None, ...]
@@ -11,22 +11,42 @@ Values = tuple[float | None, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """`format`: how the page writes its numbers: "number", "percent", "count" or "bytes". Bounds: fixed ends."""
+    """`format`: how the page writes its numbers: "number", "percent", "count" or "bytes". Bounds: fixed ends.
+
+    `log`: a logarithmic scale; only for values above 0.
+    """
 
     label: str
     format: str = "number"
     low: float | None = None
     high: float | None = None
+    log: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line, one set of bars or one colour of dots; `low` and `high` draw a band around it."""
+    """One line, one set of bars or one colour of dots; `low` and `high` draw a band around it.
+
+    `style`: "" as the figure's kind says, "ghost" (pale, behind), "dots", "linked" (dots joined by a line) or "dashed".
+    `colour`: its number where the place among the series is not it.
+    """
 
     label: str
     values: Values
     low: Values = ()
     high: Values = ()
+    style: Literal["", "ghost", "dots", "linked", "dashed"] = ""
+    colour: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The figure at one point of the trail: new values for each series (None: as they are), vertical lines at `marks`,
+    and which place of `across` to point out."""
+
+    values: tuple[Values | None, ...] = ()
+    marks: tuple[float, ...] = ()
+    place: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +60,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A plot: `across` holds the x values; `names` what each x stands for, where that is a layer or a run."""
+    """A plot: `across` holds the x values; `names` what each x stands for, where that is a layer or a run.
+
+    `marks`: vertical lines. `frames`: what it looks like at each point of the trail. `variants`: other figures of the
+    same kind that may stand in its place, by name; the figure itself is the first of them.
+    """
 
     title: str
-    kind: Literal["lines", "bars", "scatter"]
+    kind: Literal["lines", "bars", "histogram", "scatter"]
     x: Axis
     y: Axis
     across: tuple[float, ...]
@@ -51,20 +75,26 @@ class Figure:
     table: Table
     names: tuple[str, ...] = ()
     caption: str = ""
+    marks: tuple[float, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    variants: tuple[tuple[str, Figure], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What the page's script needs (the table is written as HTML, not handed to it)."""
-        record = asdict(self)
+        record = asdict(replace(self, variants=()))
         del record["table"], record["caption"]
+        record["variants"] = [[name, figure.to_dict()] for name, figure in self.variants]
         return record
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
-    """How much of a run goes into the page: points per line, rows per table."""
+    """How much of a run goes into the page: points per line, rows per table, points of the trail, histograms."""
 
     points: int = 400
     rows: int = 300
+    frames: int = 40
+    histograms: int = 40
 
 
 def spread(length: int, most: int) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thresher.apps.report.formats import number
+from thresher.plots.formats import number
 
 
 @dataclass(frozen=True, kw_only=True)

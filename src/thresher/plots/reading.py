@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thresher.apps.report.trace import Trace, trace_of
 from thresher.errors import InputError
+from thresher.plots.formats import number
+from thresher.plots.points import BINS, Stops, stops_of
+from thresher.plots.trace import Trace, trace_of
 
 Record = Mapping[str, Any]
-ONLY_PRUNED = ("trace.json", "report.json")
+ONLY_PRUNED = ("trace.json", "report.json", "histograms.json")
 
 FILES = {
     "config.json": "the settings of the run",
@@ -21,11 +23,23 @@ FILES = {
     "report.json": "zeros, multiply-adds and bytes per layer",
     "result.json": "accuracy before and after, bytes, seconds",
 }
+# Read where they are there; a run need not have them.
+OPTIONAL = {
+    "histograms.json": "sizes of the weights before and after",
+    "sensitivity.json": "how far each layer can be pruned alone",
+    "shrink.json": "what was cut, its errors and their bounds",
+    "plan.json": "which units stay",
+    "bench.json": "milliseconds, dense and sparse",
+}
+_ABSENT = tuple(f"{name} is not there" for name in FILES)
+_ABOUT = FILES | OPTIONAL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What a folder held. `steps`, `epochs`: the lines of metrics.jsonl by kind. `missing`: what could not be read.
+
+    `path`: as it was given. `more`: the OPTIONAL files that are there. `trail`: the networks kept on the way.
 
     Nothing is checked beyond "a JSON object": readers of single values go through `formats.number` and `text`.
     """
@@ -38,6 +52,14 @@ class Run:
     report: Record
     result: Record
     missing: tuple[str, ...]
+    path: str = ""
+    more: Mapping[str, Record] = field(default_factory=dict)
+    trail: Stops | None = None
+
+    @property
+    def shrink(self) -> Record:
+        """The report of a structured run, {} when there is none."""
+        return self.more.get("shrink.json") or (self.report if isinstance(self.report.get("groups"), list) else {})
 
     @property
     def pruned(self) -> bool:
@@ -51,13 +73,20 @@ class Run:
         if isinstance(chosen, Mapping):
             chosen = chosen.get("name") or chosen.get("kind")
         # The settings tell presets and modes apart; the report has the bare name.
-        named = (chosen, self.report.get("method"), self.result.get("method"))
+        named = (chosen, self.report.get("method"), self.result.get("method"), self.shrink.get("method"))
+        if run_of_bench(self):
+            return "bench"
         found = next((method[:60] for method in named if isinstance(method, str) and method), None)
         return found or ("unknown" if self.pruned else "dense training")
 
 
-def read_run(folder: Path, name: str | None = None) -> Run:
-    """Everything readable in `folder`; missing, truncated or alien files become notes.
+def run_of_bench(run: Run) -> bool:
+    """Whether the folder holds timings and no run besides."""
+    return "bench.json" in run.more and not (run.result or run.report or run.shrink)
+
+
+def read_run(folder: Path, name: str | None = None, networks: int = 40) -> Run:
+    """Everything readable in `folder`, of its trail at most `networks`; missing, truncated or alien files become notes.
 
     Errors: InputError when `folder` is no folder.
     """
@@ -66,6 +95,16 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     missing: list[str] = []
     objects = {file: _object(folder / file, missing) for file in FILES if file.endswith(".json")}
     rows = _lines(folder / "metrics.jsonl", missing)
+    more = {
+        file: found for file in OPTIONAL if (folder / file).is_file() and (found := _object(folder / file, missing))
+    }
+    if (more.keys() & {"shrink.json", "plan.json", "bench.json"}) or isinstance(
+        objects["report.json"].get("groups"), list
+    ):
+        # Such runs train nothing, or little: they lack these files by nature.
+        missing = [note for note in missing if not note.startswith(_ABSENT)]
+    trail = stops_of(folder, _reach(more.get("histograms.json", {})), networks)
+    missing += [] if trail is None else list(trail.notes)
     if objects["config.json"].get("method", "unknown") is None:
         missing = [note for note in missing if not note.startswith(ONLY_PRUNED)]
     return Run(
@@ -77,20 +116,32 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         report=objects["report.json"],
         result=objects["result.json"],
         missing=tuple(missing),
+        path=str(folder),
+        more=more,
+        trail=trail if trail is not None and trail.stops else None,
     )
+
+
+def _reach(record: Record) -> dict[str, float]:
+    rows = record.get("layers")
+    found = {}
+    for row in rows if isinstance(rows, list) and record.get("bins") == BINS else ():
+        if isinstance(row, dict) and isinstance(row.get("name"), str) and (end := number(row.get("reach"))):
+            found[row["name"]] = end
+    return found
 
 
 def _object(path: Path, missing: list[str]) -> Record:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        missing.append(f"{path.name} is not there ({FILES[path.name]})")
+        missing.append(f"{path.name} is not there ({_ABOUT[path.name]})")
         return {}
     except (OSError, ValueError, RecursionError):
-        missing.append(f"{path.name} cannot be read, or is only half written ({FILES[path.name]})")
+        missing.append(f"{path.name} cannot be read, or is only half written ({_ABOUT[path.name]})")
         return {}
     if not isinstance(value, dict):
-        missing.append(f"{path.name} holds no JSON object ({FILES[path.name]})")
+        missing.append(f"{path.name} holds no JSON object ({_ABOUT[path.name]})")
         return {}
     return value
 
@@ -112,9 +163,9 @@ def _lines(path: Path, missing: list[str]) -> list[Record]:
                 else:
                     broken += 1
     except FileNotFoundError:
-        missing.append(f"{path.name} is not there ({FILES[path.name]})")
+        missing.append(f"{path.name} is not there ({_ABOUT[path.name]})")
     except OSError:
-        missing.append(f"{path.name} cannot be read ({FILES[path.name]})")
+        missing.append(f"{path.name} cannot be read ({_ABOUT[path.name]})")
     if broken:
         missing.append(f"{path.name}: {broken} of {broken + len(rows)} lines half written or unreadable, left out")
     return rows

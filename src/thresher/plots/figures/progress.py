@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from thresher.apps.report.figures.figure import Axis, Detail, Figure, Series, rounded, spread, table
-from thresher.apps.report.formats import count, number, percent, plain
-from thresher.apps.report.reading import Record, Run
+from thresher.plots.figures.figure import Axis, Detail, Figure, Series, rounded, spread, table
+from thresher.plots.formats import count, number, percent, plain
+from thresher.plots.reading import Record, Run
 
 Pairs = list[tuple[float, float]]
 

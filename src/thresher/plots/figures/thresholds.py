@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from thresher.apps.report.figures.figure import Axis, Detail, Figure, Series, rounded, spread, table
-from thresher.apps.report.formats import count, plain
-from thresher.apps.report.reading import Run
+from thresher.plots.figures.figure import Axis, Detail, Figure, Series, rounded, spread, table
+from thresher.plots.formats import count, number, plain
+from thresher.plots.reading import Run
 
 MOST_LINES = 8  # as many as there are colours that the eye tells apart
 
 
 def thresholds(run: Run, detail: Detail) -> Figure | None:
-    """One line per threshold; tensors that share theirs share a line."""
+    """One line per threshold; tensors that share theirs share a line. While a run goes on, the largest of them."""
     trace = run.trace
     if trace is None:
-        return None
+        return _largest(run, detail)
     places = spread(len(trace.steps), detail.points)
     groups: dict[tuple[float, ...], list[str]] = {}
     for column, name in enumerate(trace.names):
@@ -42,6 +42,25 @@ def thresholds(run: Run, detail: Detail) -> Figure | None:
         ),
         table=table(["tensor", "threshold at the end"], rows, detail.rows),
         caption=" ".join(notes),
+    )
+
+
+def _largest(run: Run, detail: Detail) -> Figure | None:
+    """trace.json comes at the end of a run; until then metrics.jsonl knows the largest threshold."""
+    known = [(number(row.get("step")), number(row.get("threshold"))) for row in run.steps]
+    pairs = sorted((at, value) for at, value in known if at is not None and value is not None)
+    if not pairs or not any(value for _, value in pairs):
+        return None
+    shown = [pairs[place] for place in spread(len(pairs), detail.points)]
+    return Figure(
+        title="Thresholds over time",
+        kind="lines",
+        x=Axis(label="optimizer step", format="count"),
+        y=Axis(label="threshold", low=0),
+        across=tuple(at for at, _ in shown),
+        series=(Series(label="largest threshold", values=tuple(rounded(value) for _, value in shown)),),
+        table=table(["step", "largest threshold"], [(count(at), plain(value)) for at, value in shown], 60, evenly=True),
+        caption="The largest of the thresholds; each tensor has its own line once the run has ended.",
     )
 
 

@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from thresher.apps.report.formats import UNKNOWN, first, number, percent, share, size, text
-from thresher.apps.report.reading import Run
 from thresher.budget.language import Budget
 from thresher.errors import BudgetError
+from thresher.plots.formats import UNKNOWN, first, flat, number, percent, share, size, text
+from thresher.plots.reading import Run
+
+_NOT_SETTINGS = (
+    "seed",
+    "command",
+    "version",
+    "thresher",
+    "torch",
+    "python",
+    "threads",
+    "checkpoint_every",
+    "data_root",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Numbers of one run, None where the folder does not tell. Accuracies in percent, sparsity in [0, 1]."""
+    """Numbers of one run, None where the folder does not tell. Accuracies in percent, sparsity in [0, 1].
+
+    `macs`: multiply-adds of one sample. `settings`: what makes two runs the same but for their seed.
+    """
 
     name: str
     method: str
@@ -30,6 +45,10 @@ class Outcome:
     milliseconds: float | None
     finished: bool
     pruned: bool = True
+    macs: float | None = None
+    total_macs: float | None = None
+    seed: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def smaller(self) -> str:
@@ -61,6 +80,10 @@ class Outcome:
         """One sentence; it says only what is known."""
         asked = "No budget" if self.asked in (UNKNOWN, "none") else f"Asked for {self.asked}"
         parts = [f"{asked}, got {share(self.sparsity)} zeros" if self.sparsity is not None else asked]
+        if self.sparsity is None and self.macs is not None and self.total_macs:
+            parts = [f"{asked}, got {share(self.macs / self.total_macs)} of the multiply-adds"]
+        if self.method == "bench":
+            parts = ["Timed, not trained" + ("" if self.sparsity is None else f", with {share(self.sparsity)} zeros")]
         if not self.pruned:
             parts = ["Trained without pruning"]
         if self.before is not None and self.after is not None:
@@ -82,8 +105,10 @@ def outcome_of(run: Run) -> Outcome:
     result, report = run.result, run.report
     last_accuracy = first(*(row.get("accuracy") for row in reversed(run.epochs)))
     last_sparsity = first(*(row.get("sparsity") for row in (*reversed(run.epochs), *reversed(run.steps))))
-    asked = report.get("asked") or result.get("asked") or run.config.get("budget")
+    asked = report.get("asked") or run.shrink.get("asked") or result.get("asked") or run.config.get("budget")
     got = report.get("got") or result.get("got")
+    if not (result or report or run.shrink) and run.more.get("bench.json"):
+        result = benched(run.more["bench.json"])
     return Outcome(
         name=run.name,
         method=run.method,
@@ -92,15 +117,43 @@ def outcome_of(run: Run) -> Outcome:
         met=_met(asked, got, run),
         before=number(result.get("accuracy_before")),
         after=first(result.get("accuracy_after"), last_accuracy),
-        sparsity=first(report.get("sparsity"), result.get("sparsity"), last_sparsity),
-        bytes=first(result.get("bytes"), report.get("bytes")),
-        dense_bytes=first(result.get("dense_bytes"), report.get("dense_bytes")),
+        sparsity=None if run.shrink else first(report.get("sparsity"), result.get("sparsity"), last_sparsity),
+        bytes=first(result.get("bytes"), report.get("bytes"), run.shrink.get("bytes")),
+        dense_bytes=first(result.get("dense_bytes"), report.get("dense_bytes"), run.shrink.get("total_bytes")),
         seconds=number(result.get("seconds")),
         milliseconds_dense=number(result.get("milliseconds_dense")),
         milliseconds=number(result.get("milliseconds")),
-        finished=bool(result or report),
+        finished=bool(result or report or run.shrink),
         pruned=run.pruned,
+        macs=first(run.shrink.get("macs"), result.get("macs"), report.get("macs")),
+        total_macs=first(run.shrink.get("total_macs"), result.get("total_macs"), report.get("total_macs")),
+        seed=text(run.config.get("seed")),
+        settings=tuple(sorted((key, value) for key, value in flat(run.config).items() if key not in _NOT_SETTINGS)),
     )
+
+
+def benched(record: Mapping[str, object]) -> dict[str, object]:
+    """bench.json as a result: the two networks, and the fastest engine of each under the first condition timed."""
+    rows, variants = record.get("rows"), record.get("variants")
+    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    found: dict[str, object] = {}
+    kinds = variants if isinstance(variants, Mapping) else {}
+    for name, ending in (("dense", "_dense"), ("pruned", "")):
+        same = [
+            at
+            for row in known
+            if row.get("variant") == name
+            and all(row.get(key) == known[0].get(key) for key in ("batch", "threads", "precision"))
+            and (at := number(row.get("milliseconds"))) is not None
+        ]
+        kind = kinds.get(name)
+        kind = kind if isinstance(kind, Mapping) else {}
+        found[f"milliseconds{ending}"] = min(same, default=None)
+        found["dense_bytes" if ending else "bytes"] = kind.get("bytes")
+        zeros, entries = number(kind.get("zeros")), number(kind.get("entries"))
+        found["sparsity"] = zeros / entries if zeros is not None and entries else None
+        found["accuracy_before" if ending else "accuracy_after"] = kind.get("accuracy")
+    return found
 
 
 def _met(asked: object, got: object, run: Run) -> bool | None:
