@@ -21,7 +21,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,8 @@ def forward(model: nn.Module, batches: list[Any]) -> None:
             model(**batch) if isinstance(batch, dict) else model(batch)
 
 
-def whole_networks(quick: bool) -> list[Row]:
+def whole_networks(quick: bool) -> Iterator[Row]:
     """Part 1, and part 3 on the first network."""
-    rows = []
     for name, (model, make) in networks(quick).items():
         batches = [make(4 if quick else 64) for _ in range(2 if quick else 5)]
         forward(model, batches[:1])
@@ -91,12 +90,9 @@ def whole_networks(quick: bool) -> list[Row]:
         spent, found = timed(lambda: thresher.shrink_plan(model, "ispasp", budget, calibration=batches))  # noqa: B023
         row = {"network": name, "method": "ispasp", "batches": len(batches), **spent, "one_pass": one_pass}
         row |= {"groups": len(found.plan.groups), "macs_share": found.report.macs / found.report.total_macs}
-        rows.append(row)
-        print(json.dumps(row), flush=True)
+        yield row
         if name == "resnet34":
-            rows.append({"network": name, "batches": len(batches), **taylor(model, batches)})
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+            yield {"network": name, "batches": len(batches), **taylor(model, batches)}
 
 
 def taylor(model: nn.Module, batches: list[Tensor]) -> Row:
@@ -143,9 +139,8 @@ def forward_gfs(hidden: Tensor, weight: Tensor, size: int) -> list[int]:
     return picks
 
 
-def selection(quick: bool) -> list[Row]:
-    """Part 2: one linear layer with as many outputs as units, half of them kept."""
-    rows = []
+def selection(quick: bool) -> Iterator[Row]:
+    """Part 2: one linear layer with as many outputs as units, three tenths of them kept."""
     for units in (16, 32) if quick else (32, 64, 128, 256):
         noise = torch.Generator().manual_seed(units)
         samples = 200 if quick else 2000
@@ -159,7 +154,7 @@ def selection(quick: bool) -> list[Row]:
         ours, _ = timed(lambda: ispasp(problem(), size))  # noqa: B023
         moments, second = timed(lambda: gfs(problem(), size))  # noqa: B023
         passes, first = timed(lambda: forward_gfs(hidden, weight, size))  # noqa: B023
-        rows.append(
+        yield (
             {
                 "units": units,
                 "kept": size,
@@ -172,13 +167,10 @@ def selection(quick: bool) -> list[Row]:
                 "ratio to forward passes": passes["cpu_seconds"] / max(ours["cpu_seconds"], 1e-9),
             }
         )
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
 
 
-def growth(quick: bool) -> list[Row]:
+def growth(quick: bool) -> Iterator[Row]:
     """Part 4: a chain of linear layers; units, samples and layers from a common middle."""
-    rows = []
     middle = {"units": 64, "samples": 256, "layers": 2} if quick else {"units": 512, "samples": 2048, "layers": 4}
     for what, start in middle.items():
         for factor in (0.5, 1, 2) if quick else (0.25, 0.5, 1, 2, 4):
@@ -194,9 +186,7 @@ def growth(quick: bool) -> list[Row]:
                 return thresher.shrink_plan(model, "ispasp", keep={"*": 0.3}, calibration=batches, memory=0)  # noqa: B023
 
             spent, _ = timed(run)
-            rows.append({"varies": what, **setting, **spent, "peak_bytes": peak_memory(run)})
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+            yield {"varies": what, **setting, **spent, "peak_bytes": peak_memory(run)}
 
 
 def main() -> None:
@@ -215,8 +205,11 @@ def main() -> None:
     record["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     args.out.parent.mkdir(exist_ok=True)
     for name in args.only:
-        record[name] = parts[name](args.quick)
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record[name] = []
+        for row in parts[name](args.quick):
+            record[name].append(row)
+            args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,21 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from speed_tables import TABLES
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = tuple(ROOT / name for name in ("README.md", "docs/benchmarks.md", "docs/oneshot.md", "docs/storage.md"))
+PAGES = tuple(
+    ROOT / name
+    for name in (
+        "README.md",
+        "docs/benchmarks.md",
+        "docs/oneshot.md",
+        "docs/storage.md",
+        "docs/engine.md",
+        "docs/shrinking.md",
+    )
+)
 LABELS = {
     "magnitude": "magnitude, one shot, then fine-tuned",
     "gmp": "gradual magnitude (cubic, global)",
@@ -246,6 +258,7 @@ def main() -> None:
         "budgets": budgets_table(),
         "control": control_table(),
         "step_cost": step_cost_table(),
+        **{name: table() for name, table in TABLES.items()},
         "storage": storage_table(),
         "oneshot_stories": oneshot_table("stories260k", "perplexity"),
         "oneshot_sst2": oneshot_table("sst2 encoder", "accuracy"),
