@@ -83,8 +83,9 @@ def best(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, A
     chosen = {}
     for key, rates in by_rate.items():
         first = {rate: [row for row in found if row["seed"] == 0] for rate, found in rates.items()}
-        rate = max((rate for rate in first if first[rate]), key=lambda rate: first[rate][0]["accuracy"])
-        chosen[key] = rates[rate]
+        tried = [rate for rate in first if first[rate]]
+        if tried:
+            chosen[key] = rates[max(tried, key=lambda rate: first[rate][0]["accuracy"])]
     return chosen
 
 
