@@ -1,4 +1,4 @@
-"""The README's code blocks are tests."""
+"""The README's code blocks are tests; what several folders of tests ask for."""
 
 from pathlib import Path
 
@@ -12,6 +12,17 @@ def _few_threads() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def engine_library() -> None:
+    """The sparse engine's library, built once where a compiler is there and a source is newer."""
+    from thresher.deploy.engine import build
+
+    if build.compiler() is None and not build.LIBRARY.exists():
+        pytest.skip("no C++ compiler")
+    if build.is_stale():
+        build.build()
 
 
 pytest_collect_file = Sybil(

@@ -14,6 +14,8 @@ from thresher.deploy.engine import Compiled, build, compile, load_compiled
 from thresher.deploy.engine import library as library_module
 from thresher.errors import InputError, NumericsError, StateError
 
+pytestmark = pytest.mark.usefixtures("engine_library")
+
 
 def sparse(model: nn.Module, share: float = 0.9) -> nn.Module:
     torch.manual_seed(1)

@@ -15,6 +15,8 @@ from thresher.deploy.engine.library import ISAS, native
 from thresher.deploy.engine.lowering.convolution import convolve
 from thresher.deploy.engine.program import Blocking, Program
 
+pytestmark = pytest.mark.usefixtures("engine_library")
+
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 

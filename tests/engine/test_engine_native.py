@@ -8,6 +8,8 @@ import pytest
 
 from thresher.deploy.engine import build
 
+pytestmark = pytest.mark.usefixtures("engine_library")
+
 
 @pytest.mark.timeout(900)  # many seconds of compiling, minutes on a busy machine
 @pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")

@@ -98,7 +98,8 @@ def test_finishing_changes_no_output_when_it_touches_nothing(name: str) -> None:
         bench = Bench(name, "sparsity=50%")
     elif isinstance(method, (Asl, Ltp, Str)):
         # Learned thresholds come close to a budget; without one they end where they are.
-        bench = Bench({"asl": Asl(loss="density"), "ltp": Ltp(l0=1.0), "str": Str(s_init=-3.0)}[name], None)
+        free = {Asl: {"loss": "density"}, Ltp: {"l0": 1.0}, Str: {"s_init": -3.0}}[type(method)]
+        bench = Bench(dataclasses.replace(method, **free), None)
     bench.train()
     expected = bench.output()
     report = bench.finish()

@@ -191,7 +191,7 @@ class ErfLaw:
 
     def _slope(self, x: Tensor) -> Tensor:
         """d model / db_l."""
-        slope = _SLOPE * self._ratio * torch.exp(-(x * self._ratio).square() / 2)
+        slope = _SLOPE * torch.exp(-(x * self._ratio).square() / 2) * self._ratio
         return slope if self._loss == "layer" else self.shares * slope
 
     def metric(self, x: Tensor) -> Tensor:
