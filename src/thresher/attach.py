@@ -167,3 +167,14 @@ def finalize_copy(model: nn.Module) -> nn.Module:
                 done[id(stored)] = nn.Parameter(weight, requires_grad=stored.requires_grad)
             restore(module, tensor, done[id(stored)])
     return twin
+
+
+def real_model(model: nn.Module) -> nn.Module:
+    """The module that names and hooks belong to: torch.compile and data parallel training wrap it."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thresher.attach import check_plain
+from thresher.attach import check_plain, real_model
 from thresher.budget.language import Budget
 from thresher.errors import InputError, NumericsError
 from thresher.methods import Magnitude
@@ -23,7 +23,7 @@ from thresher.oneshot.report import LayerError, OneshotReport
 from thresher.oneshot.reporting import budget_report, dense_bytes, file_size_of, meet_bytes
 from thresher.oneshot.selecting import block_of, layers_of
 from thresher.oneshot.sparsegpt import SparseGpt
-from thresher.oneshot.walking import Whole, bare, stages
+from thresher.oneshot.walking import Whole, stages
 from thresher.operators import Groups, parse_groups
 from thresher.recovery.moments import inputs_of, placed
 from thresher.targets import Rule, parse_rule
@@ -70,7 +70,7 @@ def prune_oneshot(
     >>> prune_oneshot(net, "wanda", "sparsity=50%", calibration=[torch.randn(32, 8)]).zeros
     96
     """
-    model = bare(model)
+    model = real_model(model)
     check_plain(model)
     way, asks = parse_oneshot(method)
     pattern = parse_groups(groups) if isinstance(groups, str) else groups

@@ -14,17 +14,6 @@ from thresher.budget.counts import call, eval_mode
 from thresher.errors import InputError, ThresherError
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The network itself, without what torch.compile or data parallel training puts around it."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
 class Reached(Exception):  # noqa: N818 - no error: all that is wanted has been seen
     """Ends a forward pass early."""
 

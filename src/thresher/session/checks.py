@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from thresher.attach import latent
@@ -29,17 +28,6 @@ def check_identity(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
-
-
-def real_model(model: nn.Module) -> nn.Module:
-    """The module that names and hooks belong to: torch.compile and data parallel training wrap it."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
 
 
 def unwrapped(optimizer: Optimizer | None) -> Optimizer | None:

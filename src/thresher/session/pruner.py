@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from thresher.attach import attach, check_plain, detach, effective, finalize_copy, latent
+from thresher.attach import attach, check_plain, detach, effective, finalize_copy, latent, real_model
 from thresher.budget.counts import PositionCounter, count_positions
 from thresher.budget.language import Budget
 from thresher.budget.report import Report
@@ -23,7 +23,6 @@ from thresher.session.checks import (
     check_identity,
     checked_steps,
     groups_of,
-    real_model,
     unwrapped,
 )
 from thresher.session.costs import costs_of, planner_of
