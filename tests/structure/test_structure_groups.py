@@ -61,7 +61,7 @@ def test_cutting_equals_silencing(kind: type[nn.Module]) -> None:
             masked = model(IMAGES)
         small = plan_of((group, keep)).apply(model)
         assert torch.allclose(small(IMAGES), masked, atol=1e-5), group.name
-        assert not torch.equal(model(IMAGES), masked), group.name
+        assert not torch.allclose(model(IMAGES), masked, atol=1e-5), group.name
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
