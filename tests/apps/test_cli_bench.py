@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import call
 
 import thresher
-from thresher.apps.cli import main
 from thresher.apps.cli.doctor import expectation_lines, machine_lines
 from thresher.apps.cli.opening import open_network, parse_counts
 from thresher.deploy.bench import Bench, Machine
@@ -25,12 +24,6 @@ def here(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
-
-
-def call(*arguments, code=0):
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 @pytest.fixture

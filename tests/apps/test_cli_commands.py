@@ -9,20 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import call
 
-from thresher.apps.cli import main
 from thresher.apps.cli.watching import Bar, Lines
 from thresher.apps.runs import Run
 
 SMALL = ["--model", "small-cnn", "--limit", "256", "--batch-size", "64", "--epochs", "1", "--threads", "1"]
 PRUNE = ["prune", *SMALL, "--method", "lats", "--budget", "sparsity=90%"]
-
-
-def call(*arguments, code=0):
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 @pytest.fixture

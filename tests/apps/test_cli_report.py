@@ -13,18 +13,12 @@ from typing import Any
 
 import pytest
 import typer
+from command_line import call
 from report_folders import HOSTILE, shrunk_run, trail_run
-from typer.testing import CliRunner
 
 from thresher.apps.cli import main
 from thresher.apps.cli.trail import parse_step
 from thresher.apps.runs import Run
-
-
-def call(*arguments: object, code: int = 0) -> Any:
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 def test_report_says_where_the_page_is(tmp_path: Path) -> None:

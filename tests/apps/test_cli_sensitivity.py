@@ -5,27 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import call
 
-from thresher.apps.cli import main
 from thresher.apps.cli.sensitivity import parse_percents
 from thresher.apps.runs import Run
 from thresher.diagnostics import Sensitivity
 from thresher.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("here")
+
 SMALL = ["--model", "small-cnn", "--limit", "128", "--batch-size", "64", "--epochs", "1", "--threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(*arguments, code=0):
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 @pytest.fixture

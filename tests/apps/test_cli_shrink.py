@@ -5,10 +5,9 @@ import json
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import call
 
 import thresher
-from thresher.apps.cli import main
 from thresher.apps.cli.counting import LayerLines
 from thresher.apps.models import build_model
 from thresher.apps.runs import Run
@@ -18,6 +17,8 @@ from thresher.apps.train.network import load_network
 from thresher.deploy.storage import load_state
 from thresher.errors import InputError
 from thresher.structure import ShrinkPlan
+
+pytestmark = pytest.mark.usefixtures("here")
 
 FEW = ["--limit", "256", "--batch-size", "64", "--threads", "1"]
 
@@ -37,18 +38,6 @@ def small(dense, tmp_path_factory):
         "--run", folder / "run", "--out", folder / "small.safetensors", "--json",
     )  # fmt: skip
     return folder, json.loads(shown.stdout), shown.stderr
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(*arguments, code=0):
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 def refused(*arguments):

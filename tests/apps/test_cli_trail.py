@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import call
 
 from thresher import Trail, load_state
-from thresher.apps.cli import main
 from thresher.apps.cli.trail import parse_pick
 from thresher.apps.runs import Run
 from thresher.apps.train import Progress, TrainConfig, fit, repair, trailing
@@ -18,12 +17,6 @@ from thresher.errors import InputError
 SMALL = {"model": "small-cnn", "data": "digits", "limit": 400, "batch_size": 32, "threads": 1}
 PRUNE = {"data": "digits", "limit": 400, "batch_size": 32, "threads": 1, "epochs": 3, "trail": 6, "lr": 0.02}
 METHOD = {"method": "gmp:end=0.8", "budget": "sparsity=95%"}
-
-
-def call(*arguments, code=0):
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 class Stop(Progress):

@@ -10,30 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import call
 
 from thresher import load_state
-from thresher.apps.cli import main
 from thresher.apps.runs import Run
 from thresher.apps.sweep import crew, open_sweep, read_sweep, work
 from thresher.apps.sweep import worker as worker_module
 from thresher.apps.train import Progress, fit
 
+pytestmark = pytest.mark.usefixtures("here")
+
 SMALL = ["--model", "mlp", "--limit", "128", "--batch-size", "64", "--epochs", "1", "--threads", "1"]
 SWEEP = ["sweep", *SMALL, "--methods", "gmp,magnitude", "--budgets", "sparsity=80%", "--seeds", "0,1", "--out", "sw"]
 CODE = "from thresher.apps.cli import main; main()"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(*arguments, code=0):
-    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert outcome.exit_code == code, outcome.output
-    return outcome
 
 
 def started(*arguments):
