@@ -11,11 +11,13 @@ from thresher.apps.train.loss import LossMeter, diverged
 from thresher.apps.train.setup import Workbench
 from thresher.errors import StateError
 
-VERSION = 1
+VERSION = 2
 
 
 def capture(bench: Workbench, meter: LossMeter, *, seconds: float, accuracy_before: float) -> dict[str, Any]:
-    """What `restore` needs to go on bit for bit: network, optimizer, schedule, pruner, data order, random states.
+    """What `restore` needs to go on bit for bit: network, optimizer, schedule, data order, random states.
+
+    The pruner's state is in the optimizer's.
 
     Errors: NumericsError when the network holds NaN or infinity, so that no checkpoint ever does.
     """
@@ -74,7 +76,6 @@ def _parts(bench: Workbench) -> dict[str, Any]:
         "optimizer": bench.optimizer,
         "scheduler": bench.scheduler,
         "scaler": bench.scaler,
-        "pruner": bench.pruner,
         "data": bench.train,
     }
     return {name: part for name, part in parts.items() if part is not None}
