@@ -1,18 +1,17 @@
-"""How long shrinking takes: i-SpaSP, greedy forward selection in both forms, torch-pruning's Taylor; and how it grows.
+"""How long selection takes, i-SpaSP beside greedy forward selection in both forms; and how shrinking grows.
 
-1. Networks: ResNet-34, MobileNetV2 (224 px) and an encoder of BERT-base's shape (128 tokens), random weights from their
-   configurations, `flops=50%` with 5 batches of 64. Seconds in all, and of one pass over that data for comparison.
-2. Selection: on single layers, i-SpaSP against greedy forward selection that tries every candidate by a forward pass
+1. Selection: on single layers, i-SpaSP against greedy forward selection that tries every candidate by a forward pass
    of the layer on the calibration data (its published form), same data, same process, and against the second-moment
    form of the baseline. The forward-pass form runs to its end on the units given here; nothing is extrapolated.
-3. Taylor: torch-pruning's BasePruner with TaylorImportance on ResNet-34, against i-SpaSP on it.
-4. Growth: seconds and peak memory of i-SpaSP against units, samples, layers, one at a time.
+2. Growth: seconds and peak memory of i-SpaSP against units, samples, layers, one at a time.
 
 Seconds are of the processor (all threads), wall-clock beside them. Writes benchmarks/results/shrink_speed.json.
 
-    python benchmarks/shrink_speed.py              # half an hour or more on two idle cores
+    python benchmarks/shrink_speed.py              # some minutes on two idle cores
     python benchmarks/shrink_speed.py --quick      # tiny networks, for a try
-    python benchmarks/shrink_speed.py --only selection growth
+    python benchmarks/shrink_speed.py --only growth
+
+Whole networks are in shrink_networks.py.
 """
 
 from __future__ import annotations
@@ -46,81 +45,6 @@ def timed(run: Callable[[], Any]) -> tuple[Row, Any]:
     }, result
 
 
-def networks(quick: bool) -> dict[str, tuple[nn.Module, Callable[[int], Any]]]:
-    """Name to a model with random weights and a maker of batches."""
-    import transformers as hf
-
-    torch.manual_seed(0)
-    pixels = 32 if quick else 224
-    sizes = [8, 16] if quick else [64, 128, 256, 512]
-    depths = [1, 1] if quick else [3, 4, 6, 3]
-    resnet = hf.ResNetConfig(embedding_size=sizes[0], hidden_sizes=sizes, depths=depths, layer_type="basic")
-    mobile = hf.MobileNetV2Config(image_size=pixels, depth_multiplier=0.1 if quick else 1.0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    bert = hf.BertConfig(**shape) if quick else hf.BertConfig()
-    tokens = 16 if quick else 128
-
-    def images(count: int) -> Tensor:
-        return torch.randn(count, 3, pixels, pixels)
-
-    def text(count: int) -> dict[str, Tensor]:
-        return {"input_ids": torch.randint(0, 30000, (count, tokens))}
-
-    return {
-        "resnet34": (hf.ResNetForImageClassification(resnet).eval(), images),
-        "mobilenetv2": (hf.MobileNetV2ForImageClassification(mobile).eval(), images),
-        "bert-base shape": (hf.BertModel(bert).eval(), text),
-    }
-
-
-def forward(model: nn.Module, batches: list[Any]) -> None:
-    """One pass over the data."""
-    with torch.no_grad():
-        for batch in batches:
-            model(**batch) if isinstance(batch, dict) else model(batch)
-
-
-def whole_networks(quick: bool) -> Iterator[Row]:
-    """Part 1, and part 3 on the first network."""
-    for name, (model, make) in networks(quick).items():
-        batches = [make(4 if quick else 64) for _ in range(2 if quick else 5)]
-        forward(model, batches[:1])
-        one_pass, _ = timed(lambda: forward(model, batches))  # noqa: B023
-        budget = "flops=90%" if quick else "flops=50%"
-        spent, found = timed(lambda: thresher.shrink_plan(model, "ispasp", budget, calibration=batches))  # noqa: B023
-        row = {"network": name, "method": "ispasp", "batches": len(batches), **spent, "one_pass": one_pass}
-        row |= {"groups": len(found.plan.groups), "macs_share": found.report.macs / found.report.total_macs}
-        yield row
-        if name == "resnet34":
-            yield {"network": name, "batches": len(batches), **taylor(model, batches)}
-
-
-def taylor(model: nn.Module, batches: list[Tensor]) -> Row:
-    """Torch-pruning's Taylor pruner as it is: gradients of a cross entropy on every batch, then a step at ratio 0.3."""
-    import copy
-
-    import torch_pruning as tp
-
-    twin = copy.deepcopy(model)
-
-    def run() -> None:
-        for batch in batches:
-            logits = twin(batch).logits
-            nn.functional.cross_entropy(logits, logits.argmax(1)).backward()
-        pruner = tp.pruner.BasePruner(
-            twin,
-            batches[0][:2],
-            importance=tp.importance.TaylorImportance(),
-            pruning_ratio=0.3,  # about half of the multiply-adds where inputs and outputs both shrink
-            ignored_layers=[twin.classifier[-1]],
-            output_transform=lambda output: output.logits,
-        )
-        pruner.step()
-
-    spent, _ = timed(run)
-    return {"method": "torch-pruning taylor", **spent}
-
-
 def forward_gfs(hidden: Tensor, weight: Tensor, size: int) -> list[int]:
     """Greedy forward selection as published: every candidate's loss from a forward pass of the layer on the data."""
     units = len(weight.T)
@@ -140,7 +64,7 @@ def forward_gfs(hidden: Tensor, weight: Tensor, size: int) -> list[int]:
 
 
 def selection(quick: bool) -> Iterator[Row]:
-    """Part 2: one linear layer with as many outputs as units, three tenths of them kept."""
+    """One linear layer with as many outputs as units, three tenths of them kept."""
     for units in (16, 32) if quick else (32, 64, 128, 256):
         noise = torch.Generator().manual_seed(units)
         samples = 200 if quick else 2000
@@ -170,7 +94,7 @@ def selection(quick: bool) -> Iterator[Row]:
 
 
 def growth(quick: bool) -> Iterator[Row]:
-    """Part 4: a chain of linear layers; units, samples and layers from a common middle."""
+    """A chain of linear layers; units, samples and layers from a common middle."""
     middle = {"units": 64, "samples": 256, "layers": 2} if quick else {"units": 512, "samples": 2048, "layers": 4}
     for what, start in middle.items():
         for factor in (0.5, 1, 2) if quick else (0.25, 0.5, 1, 2, 4):
@@ -191,7 +115,7 @@ def growth(quick: bool) -> Iterator[Row]:
 
 def main() -> None:
     """Run the parts asked for and write the file."""
-    parts = {"networks": whole_networks, "selection": selection, "growth": growth}
+    parts = {"selection": selection, "growth": growth}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=list(parts), default=list(parts))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
@@ -67,6 +69,36 @@ def quality_table() -> str:
     return "\n".join(lines)
 
 
+def text_table() -> str:
+    """Accuracy of shrunk encoders: what the choice, the refit and the split over layers bring, mean over seeds."""
+    rows = record("shrink_text.jsonl")
+    if not rows:
+        return NOT_RUN
+    rows = [row for row in rows if row["limit"] is None]
+    dense = {row["seed"]: row["accuracy_dense"] for row in rows}
+    columns = list(product(("uniform", "residual"), (False, True), ("accuracy_cut",)))
+    columns += [("residual", debias, "accuracy_finetuned") for debias in (False, True)]
+    lines = [
+        f"Dense: {mean(dense.values()):.1f} % (mean over {len(dense)} networks).",
+        "",
+        "| multiply-adds | method | same share | same share, refit | split | split, refit | split, fine-tuned "
+        "| split, refit, fine-tuned |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    found: dict[tuple[float, str], list[float | None]] = {}
+    for ratio, method in dict.fromkeys((row["ratio"], row["method"]) for row in rows):
+        mine = [row for row in rows if (row["ratio"], row["method"]) == (ratio, method)]
+        values = [
+            [row[value] for row in mine if (row["allocation"], row["debias"]) == (split, debias) and value in row]
+            for split, debias, value in columns
+        ]
+        found[ratio, method] = [mean(each) if len(each) == len(dense) else None for each in values]
+    for (ratio, method), means in sorted(found.items(), key=lambda item: (item[0][0], -(item[1][3] or 0.0))):
+        cells = " | ".join("not run" if each is None else f"{each:.1f}" for each in means)
+        lines.append(f"| {ratio:g}× | `{method}` | {cells} |")
+    return "\n".join(lines)
+
+
 def selection_table() -> str:
     """i-SpaSP against greedy forward selection on single layers."""
     found = record("shrink_speed.json")
@@ -85,17 +117,16 @@ def selection_table() -> str:
 
 def networks_table() -> str:
     """Seconds to shrink whole networks."""
-    found = record("shrink_speed.json")
-    if found is None or "networks" not in found:
+    found = record("shrink_networks.json")
+    if not found:
         return NOT_RUN
-    lines = [
-        "| network | method | processor seconds | wall-clock seconds | one pass over the data |",
-        "|---|---|---|---|---|",
-    ]
-    for row in found["networks"]:
-        one = f"{row['one_pass']['cpu_seconds']:.1f} s" if "one_pass" in row else ""
-        spent = f"{row['cpu_seconds']:.1f} | {row['seconds']:.1f}"
-        lines.append(f"| {row['network']} | {row['method']} | {spent} | {one} |")
+    lines = ["| network | method | processor seconds | passes over the data | over Taylor |", "|---|---|---|---|---|"]
+    taylor = {row["network"]: row["cpu_seconds"] for row in found["rows"] if row["method"] != "ispasp"}
+    for row in found["rows"]:
+        spent = row["cpu_seconds"]
+        over = f"{spent / taylor[row['network']]:.2f}×" if row["network"] in taylor else "not run"
+        passes = spent / row["one_pass"]["cpu_seconds"]
+        lines.append(f"| {row['network']} | {row['method']} | {spent:.1f} | {passes:.1f} | {over} |")
     return "\n".join(lines)
 
 
@@ -114,6 +145,7 @@ def growth_table() -> str:
 TABLES = {
     "engine": engine_table,
     "shrink_quality": quality_table,
+    "shrink_text": text_table,
     "shrink_selection": selection_table,
     "shrink_networks": networks_table,
     "shrink_growth": growth_table,
