@@ -61,8 +61,10 @@ def shrunk_run(folder: Path, *, spoil: bool = False) -> Path:
     result = {"accuracy_before": 91.0, "accuracy_after": 89.5, "milliseconds_dense": 5.0, "milliseconds": 3.1}
     result |= {"bytes": 90_000, "dense_bytes": 250_000, "stages": {"before": 91.0, "cut": 80.0, "finetuned": 89.5}}
     plan = {"groups": [{"name": one["name"], "units": 32, "keep": [0, 1, 2]} for one in groups]}
-    bench = {"rows": [{"name": "sparse engine", "milliseconds": 1.2}, {"name": "dense engine", "milliseconds": 2.4}]}
-    bench |= {"layers": [{"name": "conv1", "milliseconds_dense": 1.0, "milliseconds": 0.4}]}
+    layers = [{"name": "conv1", "runs": "sparse", "zeros": 0.9, "milliseconds_dense": 1.0, "milliseconds": 0.4}]
+    layers.append({"name": "pool", "runs": "pool", "zeros": None, "milliseconds_dense": None, "milliseconds": 0.1})
+    bench = {"rows": [{"engine": "torch", "variant": "dense", "milliseconds": 2.4}]}
+    bench["rows"].append({"engine": "thresher", "variant": "pruned", "milliseconds": 1.2, "layers": layers})
     return _write(
         folder,
         spoil,

@@ -84,8 +84,8 @@ def test_a_slow_measurement_tells_the_time_left(run, monkeypatch):
 
     monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
     said = call("sensitivity", "run", "--sparsities", 50).stderr.splitlines()
-    assert [line.split(",")[0] for line in said] == [f"{done} of 7 evaluations" for done in range(1, 8)]
-    assert re.fullmatch(r"3 of 7 evaluations, about \d+ s left", said[2])
+    assert [line.split(":")[0] for line in said] == [f"evaluation {number} of 7" for number in range(1, 8)]
+    assert re.fullmatch(r"evaluation 3 of 7: \S+, about \d+ s left", said[2])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from command_line import call
 
 import thresher
-from thresher.apps.cli.counting import LayerLines
+from thresher.apps.cli.counting import CountLines
 from thresher.apps.models import build_model
 from thresher.apps.runs import Run
 from thresher.apps.shrinking.config import parse_keep
@@ -211,7 +211,7 @@ def test_methods_and_keeps_as_text():
 
 def test_time_left_is_told_from_the_layers_done(capsys):
     now = iter([10.0, 14.0])
-    lines = LayerLines(lambda: next(now))
+    lines = CountLines(clock=lambda: next(now))
     lines(0, 3, "a")
     lines(1, 3, "b")
     assert capsys.readouterr().err == "layer 1 of 3: a\nlayer 2 of 3: b, about 8 s left\n"

@@ -104,7 +104,7 @@ def test_verdict_names_what_was_asked_and_what_was_got(tmp_path: Path) -> None:
     page = html.unescape(page_of(write_run(tmp_path / "a"), out=tmp_path / "r.html"))
     expected = (
         "Asked for sparsity=90%, got 90.00 % zeros; accuracy 91.73 % before and 91.02 % after (−0.71 points); "
-        "128.4 KB instead of 1.1 MB, 8.42× smaller; 1.5 ms a pass instead of 3, 2× faster."
+        "128.4 KB instead of 1.1 MB, 8.42× smaller; 1.5 ms a pass instead of 3 (torch), 2× faster."
     )
     assert expected in page
     assert "budget met" in page
@@ -246,7 +246,7 @@ def test_small_differences_in_time_are_not_called_faster(tmp_path: Path) -> None
     (run / "result.json").write_text(json.dumps(result))
     page = page_of(run, out=tmp_path / "r.html")
     assert "faster" not in page
-    assert "1.9 ms a pass, as long as the dense network" in page
+    assert "1.9 ms a pass (torch), as long as the dense network" in page
 
 
 def test_plain_training_misses_nothing(tmp_path: Path) -> None:
@@ -398,9 +398,13 @@ def test_a_structured_run_shows_widths_errors_and_the_bound(tmp_path: Path) -> N
         key: dict(zip(figure["names"], figure["series"][0]["values"], strict=True)) for key, figure in times.items()
     }
     assert drawn == {
-        "this run": {"dense, measured": 5, "multiply-adds promise": 2, "now, measured": 3.1},
-        "bench": {"sparse engine": 1.2, "dense engine": 2.4},
+        "at the end of the run": {"dense, measured": 5, "multiply-adds promise": 2, "now, measured": 3.1},
+        "bench": {"torch dense": 2.4, "thresher pruned": 1.2},
     }
+    layers = figures["Milliseconds by layer"]
+    assert layers["names"] == ["conv1"]
+    assert [(one["label"], one["values"]) for one in layers["series"]] == [("dense, in torch", [1.0]), ("now", [0.4])]
+    assert "1.2 ms a pass instead of 2.4 (bench), 2× faster" in page
 
 
 def test_timings_alone_make_a_page_of_their_own(tmp_path: Path) -> None:
@@ -417,11 +421,12 @@ def test_timings_alone_make_a_page_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "a" / "bench.json").write_text(json.dumps({"rows": rows, "variants": variants}))
     page = html.unescape(page_of(tmp_path / "a", out=tmp_path / "r.html"))
     assert (
-        "Timed, not trained, with 90.00 % zeros; 200 B instead of 1.0 KB, 5× smaller; 1 ms a pass instead of 4" in page
+        "Timed, not trained, with 90.00 % zeros; 200 B instead of 1.0 KB, 5× smaller; 1 ms a pass instead of 4 (batch 1, 1 thread), 4× faster"
+        in page
     )
     assert "Not drawn" not in page
     (figure,) = data_in(page).values()
-    assert [name for name, _ in figure["variants"]] == ["batch 1, threads 1", "batch 16, threads 1"]
+    assert [name for name, _ in figure["variants"]] == ["batch 1, 1 thread", "batch 16, 1 thread"]
     assert figure["names"] == ["torch dense", "torch pruned", "thresher pruned"]
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 import thresher.deploy.bench.engines as engines_module
-from thresher.deploy.bench import ENGINES, Bench, Engine, Order, Row, Variant, compare, pick, ratio
-from thresher.deploy.bench.engines import BFLOAT16, FLOAT32
+from thresher.deploy.bench import ENGINES, Bench, Built, Engine, Order, Row, Variant, compare, pick, ratio
 from thresher.deploy.bench.expectation import Expectation, Expected, block, expect, random_mask
 from thresher.deploy.bench.machine import Machine, instructions_in, machine
+from thresher.deploy.bench.orders import BFLOAT16, FLOAT32
 from thresher.deploy.bench.table import lines, verdicts
 from thresher.deploy.bench.workers import Remote
 from thresher.deploy.examples import call
@@ -38,8 +38,8 @@ def net(zeros: bool = False) -> nn.Module:
 
 
 def engine(name: str, change: Callable[[torch.Tensor], torch.Tensor] = lambda y: y, **options: Any) -> Engine:
-    def build(order: Order) -> tuple[Callable[[], Any], str]:
-        return lambda: change(call(order.model, order.example)), "made here"
+    def build(order: Order) -> Built:
+        return Built(lambda: change(call(order.model, order.example)), "made here")
 
     settings = {"packages": ("torch",), "precisions": (FLOAT32,), "build": build, **options}
     return Engine(name=name, **settings)
@@ -94,7 +94,7 @@ def test_outputs_are_compared_with_torch_and_a_wrong_engine_is_no_baseline() -> 
 
 
 def test_an_engine_that_fails_is_left_out_with_its_reason() -> None:
-    def broken(order: Order) -> tuple[Callable[[], Any], str]:
+    def broken(order: Order) -> Built:
         raise RuntimeError("no such operator\nand more")
 
     found = compared(engine("a"), engine("b", build=broken), engine("c", packages=("nowhere_at_all",)))
@@ -246,26 +246,21 @@ def test_an_engine_of_our_own_that_does_not_load_says_why(monkeypatch: pytest.Mo
     assert "wrong ELF class" in str(ENGINES["thresher"].missing())
 
 
-@pytest.mark.parametrize("asks", [True, False])
-def test_our_own_engine_is_told_the_threads_when_it_asks(monkeypatch: pytest.MonkeyPatch, asks: bool) -> None:
-    told: list[Any] = []
-
-    def with_threads(model: nn.Module, example: Any, *, threads: int = 0) -> nn.Module:
-        told.append(threads)
-        return model
-
-    def without(model: nn.Module, example: Any) -> nn.Module:
-        return model
-
-    own = type("engine", (), {"compile": staticmethod(with_threads if asks else without)})
-    monkeypatch.setattr(engines_module.importlib, "import_module", lambda name: own)
+def test_our_own_engine_is_told_the_threads_and_times_each_layer() -> None:
     before = torch.get_num_threads()
     try:
-        run, _ = ENGINES["thresher"].build(Order(model=net(), example=torch.randn(2, 6), threads=2))
-        assert run().shape == (2, 3)
+        found = compared(ENGINES["thresher"], threads=(2,), rounds=1)
     finally:
         torch.set_num_threads(before)
-    assert told == ([2] if asks else [])
+    for row in found.rows:
+        assert row.threads == 2
+        if row.note.startswith("chose"):
+            assert row.layers == ()
+        else:
+            assert [one.name for one in row.layers if one.milliseconds_dense] == ["0", "2"]
+            assert all(one.milliseconds > 0 for one in row.layers)
+    again = Bench.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert again.rows == found.rows
 
 
 def test_a_worker_in_its_own_process_answers_and_its_death_is_an_error_not_a_crash() -> None:

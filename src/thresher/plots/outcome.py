@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from thresher.budget.language import Budget
 from thresher.errors import BudgetError
-from thresher.plots.formats import UNKNOWN, first, flat, number, percent, share, size, text
+from thresher.plots.formats import UNKNOWN, count, first, flat, number, percent, share, size, text
 from thresher.plots.reading import Run
+from thresher.plots.timing import benched
 
 _NOT_SETTINGS = (
     "seed",
@@ -27,7 +28,8 @@ _NOT_SETTINGS = (
 class Outcome:
     """Numbers of one run, None where the folder does not tell. Accuracies in percent, sparsity in [0, 1].
 
-    `macs`: multiply-adds of one sample. `settings`: what makes two runs the same but for their seed.
+    `macs`: multiply-adds of one sample. `settings`: what makes two runs the same but for their seed. `timed`: under
+    which condition the milliseconds were taken; `zeros_timed`: by an engine that can make use of zeros.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Outcome:
     pruned: bool = True
     macs: float | None = None
     total_macs: float | None = None
+    timed: str = ""
+    zeros_timed: bool = False
     seed: str = ""
     settings: tuple[tuple[str, str], ...] = ()
 
@@ -93,10 +97,13 @@ class Outcome:
         if self.bytes is not None:
             dense = f" instead of {size(self.dense_bytes)}, {self.smaller}" if self.smaller else ""
             parts.append(f"{size(self.bytes)}{dense}")
+        where = f" ({self.timed})" if self.timed else ""
         if self.milliseconds is not None and self.faster:
-            parts.append(f"{self.milliseconds:.3g} ms a pass instead of {self.milliseconds_dense:.3g}, {self.faster}")
+            parts.append(
+                f"{self.milliseconds:.3g} ms a pass instead of {self.milliseconds_dense:.3g}{where}, {self.faster}"
+            )
         elif self.milliseconds is not None and self.milliseconds_dense is not None and self.pruned:
-            parts.append(f"{self.milliseconds:.3g} ms a pass, as long as the dense network")
+            parts.append(f"{self.milliseconds:.3g} ms a pass{where}, as long as the dense network")
         return "; ".join(parts) + "."
 
 
@@ -107,8 +114,13 @@ def outcome_of(run: Run) -> Outcome:
     last_sparsity = first(*(row.get("sparsity") for row in (*reversed(run.epochs), *reversed(run.steps))))
     asked = report.get("asked") or run.shrink.get("asked") or result.get("asked") or run.config.get("budget")
     got = report.get("got") or result.get("got")
-    if not (result or report or run.shrink) and run.more.get("bench.json"):
-        result = benched(run.more["bench.json"])
+    bench = benched(run.more.get("bench.json", {}))
+    images = number(result.get("timed_batch"))
+    timing: Mapping[str, object] = {**result, "timed": "torch" if images is None else f"torch, {count(images)} images"}
+    if number(bench["milliseconds"]) is not None or number(bench["milliseconds_dense"]) is not None:
+        timing = bench
+    if run.more.get("bench.json") and not (result or report or run.shrink):
+        result = bench
     return Outcome(
         name=run.name,
         method=run.method,
@@ -121,8 +133,10 @@ def outcome_of(run: Run) -> Outcome:
         bytes=first(result.get("bytes"), report.get("bytes"), run.shrink.get("bytes")),
         dense_bytes=first(result.get("dense_bytes"), report.get("dense_bytes"), run.shrink.get("total_bytes")),
         seconds=number(result.get("seconds")),
-        milliseconds_dense=number(result.get("milliseconds_dense")),
-        milliseconds=number(result.get("milliseconds")),
+        milliseconds_dense=number(timing.get("milliseconds_dense")),
+        milliseconds=first(timing.get("milliseconds"), None if run.pruned else timing.get("milliseconds_dense")),
+        timed=text(timing["timed"]) if number(timing.get("milliseconds_dense")) is not None else "",
+        zeros_timed=timing is bench,
         finished=bool(result or report or run.shrink),
         pruned=run.pruned,
         macs=first(run.shrink.get("macs"), result.get("macs"), report.get("macs")),
@@ -130,30 +144,6 @@ def outcome_of(run: Run) -> Outcome:
         seed=text(run.config.get("seed")),
         settings=tuple(sorted((key, value) for key, value in flat(run.config).items() if key not in _NOT_SETTINGS)),
     )
-
-
-def benched(record: Mapping[str, object]) -> dict[str, object]:
-    """bench.json as a result: the two networks, and the fastest engine of each under the first condition timed."""
-    rows, variants = record.get("rows"), record.get("variants")
-    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-    found: dict[str, object] = {}
-    kinds = variants if isinstance(variants, Mapping) else {}
-    for name, ending in (("dense", "_dense"), ("pruned", "")):
-        same = [
-            at
-            for row in known
-            if row.get("variant") == name
-            and all(row.get(key) == known[0].get(key) for key in ("batch", "threads", "precision"))
-            and (at := number(row.get("milliseconds"))) is not None
-        ]
-        kind = kinds.get(name)
-        kind = kind if isinstance(kind, Mapping) else {}
-        found[f"milliseconds{ending}"] = min(same, default=None)
-        found["dense_bytes" if ending else "bytes"] = kind.get("bytes")
-        zeros, entries = number(kind.get("zeros")), number(kind.get("entries"))
-        found["sparsity"] = zeros / entries if zeros is not None and entries else None
-        found["accuracy_before" if ending else "accuracy_after"] = kind.get("accuracy")
-    return found
 
 
 def _met(asked: object, got: object, run: Run) -> bool | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thresher.apps.cli.counting import counter
 from thresher.apps.cli.flags import Json, Quiet
 from thresher.apps.cli.naming import unused
 from thresher.apps.cli.opening import open_network, parse_counts
@@ -19,6 +20,7 @@ from thresher.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+    from thresher.apps.runs import Run
     from thresher.apps.train.network import Network
 
 SAVED_AS = "bench.json"
@@ -42,7 +44,10 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 7,
     min_time: Annotated[float, typer.Option(help="seconds of one model in one round")] = 0.1,
     same_process: Annotated[bool, typer.Option("--same-process", help="no process of its own for each engine")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="RUN", help="run folder; default: a new one in runs/")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="run folder; default: that of the network, else a new one in runs/"),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +64,6 @@ def bench(
     import torch
 
     from thresher.apps.cli.printing import report_page
-    from thresher.apps.runs import Run
     from thresher.deploy.bench import compare, pick
     from thresher.deploy.bench.machine import cores
     from thresher.deploy.bench.table import lines
@@ -70,24 +74,27 @@ def bench(
     variants = _variants(network, dense, sparsity, groups)
     sources = {"dense": dense, "pruned": file} if Path(file).exists() and "pruned" in variants else {}
     scores = _accuracy(variants, sources, network, data, data_root, limit)
-    run = Run.create(out or unused(Path("runs") / f"bench-{network.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
-    found = compare(
-        variants,
-        torch.randn(max(batches), *network.input_shape, generator=torch.Generator().manual_seed(0)),
-        chosen,
-        batches=batches,
-        threads=counts,
-        precisions=precisions,
-        rounds=rounds,
-        min_time=min_time,
-        isolate=not same_process,
-        accuracy=scores,
-        told=None if quiet else lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    own = variants["pruned"] is network.model
+    run, new = _home(file if own else None, out, network.name)
+    with counter(quiet, "step") as told:
+        found = compare(
+            variants,
+            torch.randn(max(batches), *network.input_shape, generator=torch.Generator().manual_seed(0)),
+            chosen,
+            batches=batches,
+            threads=counts,
+            precisions=precisions,
+            rounds=rounds,
+            min_time=min_time,
+            isolate=not same_process,
+            accuracy=scores,
+            told=told,
+        )
     asked: dict[str, Any] = {"command": "bench", "model": network.name, "file": file, "dense": dense, "groups": groups}
     asked |= {"sparsity": sparsity, "batch": batches, "threads": counts, "precision": precisions, "rounds": rounds}
-    run.write("config.json", asked)
-    record = found.to_dict()
+    if new:
+        run.write("config.json", asked)
+    record = {**found.to_dict(), "asked": asked}
     run.write(SAVED_AS, record)
     page = report_page([run.path], run.path / "report.html")
     if as_json:
@@ -97,6 +104,15 @@ def bench(
         typer.echo("\n".join([title, "", *lines(found), f"written: {run.path / SAVED_AS}"]))
         if page is not None:
             typer.echo(f"report page: {page}")
+
+
+def _home(file: str | None, out: Path | None, name: str) -> tuple[Run, bool]:
+    """The folder that the figures go to, and whether it is new: the run that made `file` keeps them itself."""
+    from thresher.apps.runs import Run
+
+    if out is None and file and (Path(file) / "config.json").is_file() and os.access(file, os.W_OK):
+        return Run.open(file), False
+    return Run.create(out or unused(Path("runs") / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}")), True
 
 
 def _variants(network: Network, dense: str | None, sparsity: str, groups: str) -> dict[str, nn.Module]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.counting import layer_counter
+from thresher.apps.cli.counting import counter
 from thresher.apps.cli.flags import Json, Quiet
 from thresher.errors import InputError, require
 
@@ -49,7 +49,7 @@ def oneshot(
     most = getattr(model.config, "max_position_embeddings", None) or length
     seen, held = windows(tokenizer(text.read_text(encoding="utf-8")).input_ids, min(length, most), samples)
     before = perplexity(model, held)
-    with layer_counter(quiet) as progress:
+    with counter(quiet) as progress:
         report = thresher.prune_oneshot(
             model,
             method,

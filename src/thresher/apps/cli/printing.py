@@ -11,18 +11,15 @@ from thresher.budget.report import Report, aligned
 if TYPE_CHECKING:
     from thresher.apps.runs import Run
     from thresher.apps.train import Plan, Result
-
-DENSE_ENGINE = (
-    "note: the dense engine computes with zeros as with any number, so zeros alone do not change the milliseconds yet"
-)
+    from thresher.apps.train.speed import Speed
 
 
-def outcome_lines(run: Run, result: Result, report: Report | None, page: Path | None) -> list[str]:
-    """The report's table, then one line with what counts."""
+def outcome_lines(run: Run, result: Result, report: Report | None, speed: Speed | None, page: Path | None) -> list[str]:
+    """The report's table, then what counts, a line each."""
     lines = [] if report is None else [str(report), ""]
     lines.append(result_line(result))
-    if report is not None:
-        lines.append(DENSE_ENGINE)
+    if speed is not None:
+        lines.append(str(speed))
     lines.append(f"run folder: {run.path}")
     if page is not None:
         lines.append(f"report page: {page}")
@@ -30,15 +27,11 @@ def outcome_lines(run: Run, result: Result, report: Report | None, page: Path | 
 
 
 def result_line(result: Result) -> str:
-    """Accuracy, zeros, bytes and milliseconds, before and after.
-
-    The two times are of the same architecture, so any difference between them is noise of the machine.
-    """
+    """Accuracy, zeros and bytes, before and after."""
     zeros = "" if result.zeros is None else f"; zeros {result.zeros:,} of {result.entries:,} ({result.sparsity:.2%})"
     return (
         f"accuracy {result.accuracy_before:.2f} % -> {result.accuracy_after:.2f} %{zeros}; "
-        f"bytes {result.dense_bytes:,} -> {result.bytes:,} ({result.bytes / max(result.dense_bytes, 1):.1%}); "
-        f"{result.milliseconds_dense:.2f} ms -> {result.milliseconds:.2f} ms for {result.timed_batch} images"
+        f"bytes {result.dense_bytes:,} -> {result.bytes:,} ({result.bytes / max(result.dense_bytes, 1):.1%})"
     )
 
 

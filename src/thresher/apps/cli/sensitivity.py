@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thresher.apps.cli.counting import counter
 from thresher.apps.cli.flags import Json, Quiet
 from thresher.errors import InputError
 
@@ -55,7 +52,7 @@ def sensitivity(
 
     saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device)
     about = {"file": file, "model": saved.network.name, "data": saved.data, "images": len(saved.test.data)}
-    with _counter(quiet) as progress:
+    with counter(quiet, "evaluation", every=_QUIET_SECONDS) as progress:
         found = measure(
             saved.model,
             lambda network: accuracy(network, saved.test),
@@ -117,38 +114,3 @@ def _lines(found: Sensitivity, drop: float) -> list[str]:
     else:
         lines.append(f"every layer alone can be pruned to {lowest} for at most {cost}")
     return lines
-
-
-@contextmanager
-def _counter(quiet: bool) -> Iterator[Callable[[int, int, str], None] | None]:
-    """Evaluations done, and the time left: a bar on a terminal, now and then a line elsewhere, on stderr."""
-    if quiet:
-        yield None
-    elif not sys.stderr.isatty():
-        yield _CountLines()
-    else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as drawing:
-            task = drawing.add_task("", total=None)
-            yield lambda done, total, name: drawing.update(task, completed=done, total=total, description=name)
-
-
-class _CountLines:
-    def __init__(self) -> None:
-        self._began = self._said = time.monotonic()
-
-    def __call__(self, done: int, total: int, name: str) -> None:
-        now = time.monotonic()
-        if done and now - self._said >= _QUIET_SECONDS:
-            self._said = now
-            left = (now - self._began) / done * (total - done)
-            print(f"{done} of {total} evaluations, about {left:.0f} s left", file=sys.stderr, flush=True)

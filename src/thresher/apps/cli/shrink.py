@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.counting import layer_counter
+from thresher.apps.cli.counting import counter
 from thresher.apps.cli.failures import INTERRUPTED
 from thresher.apps.cli.flags import Config, Json, Quiet, given, with_settings
 from thresher.apps.cli.naming import new_folder
@@ -80,7 +80,7 @@ def shrink(
     _check_out(out)
     from thresher.apps.shrinking.choosing import choose
 
-    with layer_counter(quiet) as layers:
+    with counter(quiet) as layers:
         chosen = choose(asked, layers)
     if dry_run:
         lines = [_plan_text(chosen), "", "nothing was written"]
@@ -126,11 +126,14 @@ def _carry_out(chosen: Chosen, folder: Path, out: Path | None, quiet: bool, as_j
     from thresher.apps.runs import Run
     from thresher.apps.shrinking.carrying import STAGES, carry_out
     from thresher.apps.shrinking.storing import copy_file
+    from thresher.apps.train.speed import time_run
 
     run = Run.create(folder)
     try:
         with watcher(quiet) as progress:
             result, stages = carry_out(chosen, run, progress, command=shlex.join(["thresher", *sys.argv[1:]]))
+            progress.stage("timing")
+            speed = time_run(run)
     except KeyboardInterrupt as error:
         typer.echo(_stopped(run), err=True)
         raise typer.Exit(INTERRUPTED) from error
@@ -147,7 +150,8 @@ def _carry_out(chosen: Chosen, folder: Path, out: Path | None, quiet: bool, as_j
         f"bytes {result.dense_bytes:,} -> {result.bytes:,} ({result.bytes / max(result.dense_bytes, 1):.1%}); "
         f"multiply-adds {report.total_macs:,.0f} -> {report.macs:,.0f} "
         f"({report.macs / max(report.total_macs, 1):.1%}); "
-        f"{result.milliseconds_dense:.2f} ms -> {result.milliseconds:.2f} ms for {result.timed_batch} images",
+        f"torch, {result.timed_batch} images: {result.milliseconds_dense:.2f} ms -> {result.milliseconds:.2f} ms",
+        *([] if speed is None else [str(speed)]),
         f"run folder: {run.path}",
         *([] if out is None else [f"written: {out}"]),
         *([] if page is None else [f"report page: {page}"]),
@@ -158,6 +162,7 @@ def _carry_out(chosen: Chosen, folder: Path, out: Path | None, quiet: bool, as_j
         "result": {**result.to_dict(), "stages": stages},
         "plan": chosen.plan.to_dict(),
         "report": report.to_dict(),
+        "speed": None if speed is None else vars(speed),
         "page": None if page is None else str(page),
     }
     _tell(quiet, as_json, record, lines)

@@ -98,6 +98,7 @@ def sweep(
         typer.echo(f"stopped; go on with: thresher sweep --out {shlex.quote(str(out))}", err=True)
         raise typer.Exit(INTERRUPTED) from error
     write_table(opened)
+    _time_runs([opened.path(run) for run in opened.runs], quiet)
     record = sweep_record(opened)
     page = report_page([out], out / "report.html")
     if as_json:
@@ -110,6 +111,20 @@ def sweep(
         run["state"] == "failed" for group in record["tuning"] for run in group["runs"]
     ):
         raise typer.Exit(BROKEN)
+
+
+def _time_runs(folders: list[Path], quiet: bool) -> None:
+    """Milliseconds of each finished run that has none yet, one after the other: workers would disturb each other."""
+    from thresher.apps.cli.counting import counter
+    from thresher.apps.runs import Run
+    from thresher.apps.train.speed import SAVED_AS, time_run
+
+    waiting = [path for path in folders if (path / "result.json").is_file() and not (path / SAVED_AS).is_file()]
+    with counter(quiet, "run", every=5.0) as told:
+        for number, path in enumerate(waiting):
+            if told is not None:
+                told(number, len(waiting), f"timing {path.name}")
+            time_run(Run.open(path))
 
 
 def _asked(out: Path, config: Path | None, flags: dict[str, Any]) -> SweepConfig:

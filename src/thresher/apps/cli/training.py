@@ -83,6 +83,7 @@ def _run(asked: TrainConfig, out: Path, resume: bool, dry_run: bool, quiet: bool
     from thresher.apps.cli.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train import fit, make_plan
+    from thresher.apps.train.speed import time_run
 
     if dry_run:
         plan = make_plan(asked)
@@ -94,6 +95,10 @@ def _run(asked: TrainConfig, out: Path, resume: bool, dry_run: bool, quiet: bool
     try:
         with watcher(quiet) as progress:
             result = fit(asked, run, progress, command=shlex.join(["thresher", *sys.argv[1:]]))
+            speed = None
+            if asked.method is not None:
+                progress.stage("timing")
+                speed = time_run(run)
     except KeyboardInterrupt as error:
         kind = "train" if asked.method is None else "prune"
         again = f"thresher {kind} --resume --out {shlex.quote(str(run.path))}"
@@ -109,9 +114,10 @@ def _run(asked: TrainConfig, out: Path, resume: bool, dry_run: bool, quiet: bool
         "run": str(run.path),
         "result": result.to_dict(),
         "report": None if report is None else report.to_dict(),
+        "speed": None if speed is None else vars(speed),
         "page": None if page is None else str(page),
     }
-    _tell(quiet, as_json, record, outcome_lines(run, result, report, page))
+    _tell(quiet, as_json, record, outcome_lines(run, result, report, speed, page))
 
 
 def _tell(quiet: bool, as_json: bool, record: Mapping[str, Any], lines: list[str]) -> None:

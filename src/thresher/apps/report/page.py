@@ -20,7 +20,7 @@ from thresher.apps.report.explorer import LABELS, Place, places_of
 from thresher.budget.report import write_text
 from thresher.errors import InputError
 from thresher.plots.figures import OF_ONE_RUN, OF_SEVERAL_RUNS, Detail, Figure
-from thresher.plots.figures.compare import best_settings
+from thresher.plots.figures.bunches import best_settings
 from thresher.plots.formats import count, flat, percent, plain, share, size
 from thresher.plots.outcome import Outcome, outcome_of
 from thresher.plots.reading import FILES, ONLY_PRUNED, Run, read_run, run_of_bench

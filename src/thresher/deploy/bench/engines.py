@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from thresher.deploy.bench.orders import BFLOAT16, FLOAT32, Built, Engine, LayerTime, Order, Run
 from thresher.deploy.examples import call, finished, tensors
 from thresher.deploy.export.onnx import runner, write_onnx
 from thresher.deploy.latency import calls_for, elapsed
 from thresher.errors import InputError
-
-Run = Callable[[], Any]
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What an engine is to run: a finished model (copied before it is touched) on one example, in one precision."""
-
-    model: nn.Module
-    example: Any
-    threads: int
-    precision: str = FLOAT32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """`build(order)` gives (a call that returns the outputs, a note on what it chose).
-
-    `packages`: what must be installed. `precisions`: what it can really compute in.
-    """
-
-    name: str
-    packages: tuple[str, ...]
-    precisions: tuple[str, ...]
-    build: Callable[[Order], tuple[Run, str]]
-    lacks: Callable[[], str | None] = lambda: None
-
-    def missing(self) -> str | None:
-        """Why this engine cannot be used here, None when it can."""
-        absent = [package for package in self.packages if util.find_spec(package) is None]
-        return f"{absent[0]} is not installed" if absent else self.lacks()
-
-    def version(self) -> str | None:
-        """Version of its first package."""
-        try:
-            return metadata.version(self.packages[0])
-        except metadata.PackageNotFoundError:
-            return None
 
 
 def pick(names: str | None = None) -> list[Engine]:
@@ -86,7 +45,7 @@ def _as(precision: str, order: Order) -> tuple[nn.Module, Any]:
     return model.bfloat16(), tree_map(narrow, order.example)
 
 
-def _eager(order: Order) -> tuple[Run, str]:
+def _eager(order: Order) -> Built:
     """Both memory formats, the faster one kept: nobody shall beat a baseline that was laid out badly."""
     torch.set_num_threads(order.threads)
     model, example = _as(order.precision, order)
@@ -111,14 +70,14 @@ def _eager(order: Order) -> tuple[Run, str]:
         seconds = min(elapsed(run, calls) for _ in range(3)) / calls
         found.append((seconds, run, str(layout).removeprefix("torch.")))
     _, run, note = min(found, key=lambda item: item[0])
-    return run, note
+    return Built(run, note)
 
 
 def _laid_out(leaf: Any, layout: torch.memory_format) -> Any:
     return leaf.contiguous(memory_format=layout) if isinstance(leaf, Tensor) and leaf.dim() == 4 else leaf
 
 
-def _inductor(order: Order) -> tuple[Run, str]:
+def _inductor(order: Order) -> Built:
     torch.set_num_threads(order.threads)
     dynamo: Any = importlib.import_module("torch._dynamo")
     settings: Any = importlib.import_module("torch._inductor.config")
@@ -134,18 +93,18 @@ def _inductor(order: Order) -> tuple[Run, str]:
         with torch.no_grad():
             return call(compiled, example)
 
-    return run, "frozen weights"
+    return Built(run, "frozen weights")
 
 
-def _onnxruntime(order: Order) -> tuple[Run, str]:
+def _onnxruntime(order: Order) -> Built:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(finished(order.model).float(), path, order.example, dynamic_batch=False)
         run = runner(path, threads=order.threads)
-    return lambda: run(order.example), ""
+    return Built(lambda: run(order.example))
 
 
-def _openvino(order: Order) -> tuple[Run, str]:
+def _openvino(order: Order) -> Built:
     library: Any = importlib.import_module("openvino")
     core = library.Core()
     settings = {
@@ -164,24 +123,35 @@ def _openvino(order: Order) -> tuple[Run, str]:
     def run() -> Any:
         return [torch.from_numpy(output.copy()) for output in request.infer(given).values()]
 
-    return run, str(settings["INFERENCE_PRECISION_HINT"])
+    return Built(run, str(settings["INFERENCE_PRECISION_HINT"]))
 
 
-def _own(order: Order) -> tuple[Run, str]:
-    """`thresher.deploy.engine.compile`, told the threads when it asks for them."""
+def _own(order: Order) -> Built:
+    """`thresher.compile`, and each layer's own time, where our engine is what it chose."""
     torch.set_num_threads(order.threads)
     compile_model: Any = importlib.import_module("thresher.deploy.engine").compile
     model, example = _as(FLOAT32, order)
-    options = {"threads": order.threads} if "threads" in inspect.signature(compile_model).parameters else {}
-    fast = compile_model(model, example, **options)
+    fast = compile_model(model, example, threads=order.threads)
 
     def run() -> Any:
         with torch.inference_mode():
             return call(fast, example)
 
-    report = getattr(fast, "report", None)
-    winner = getattr(report() if callable(report) else None, "winner", "thresher")
-    return run, "" if winner == "thresher" else f"chose {winner}"
+    report = fast.report()
+    if report.winner != "thresher":
+        return Built(run, f"chose {report.winner}")
+    return Built(run, report.mode, tuple(_timed(layer) for layer in report.layers if layer.seconds is not None))
+
+
+def _timed(layer: Any) -> LayerTime:
+    dense = layer.dense_seconds
+    return LayerTime(
+        name=layer.name,
+        runs=layer.runs,
+        zeros=layer.zeros,
+        milliseconds=1000 * layer.seconds,
+        milliseconds_dense=None if dense is None else 1000 * dense,
+    )
 
 
 def _own_lacks() -> str | None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from thresher.deploy.bench.comparing import Told, compare
-from thresher.deploy.bench.engines import BFLOAT16, FLOAT32, Engine, pick
+from thresher.deploy.bench.engines import pick
 from thresher.deploy.bench.machine import cores
+from thresher.deploy.bench.orders import BFLOAT16, FLOAT32, Engine
 from thresher.deploy.bench.result import NOISY, Bench, ratio
 
 # Pattern and share of zeros; None: no zeros, but half the inner channels, which any engine can use.

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from thresher.deploy.bench.orders import LayerTime
 from thresher.errors import InputError
 
 VERSION = 1
@@ -44,7 +45,10 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One engine on one model; `rounds`: seconds per call in each. `difference` from torch's float32 outputs."""
+    """One engine on one model; `rounds`: seconds per call in each. `difference` from torch's float32 outputs.
+
+    `layers`: each by itself, for as many samples as the engine takes at once (`note`), where the engine times them.
+    """
 
     engine: str
     variant: str
@@ -55,6 +59,7 @@ class Row:
     difference: float
     note: str = ""
     build_seconds: float = 0.0
+    layers: tuple[LayerTime, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -114,8 +119,9 @@ class Bench:
         for case in self.cases():
             best, eager = self.best_dense(case), self.eager(case)
             for row in case:
-                ratios = {"speedup": ratio(best, row), "speedup_over_torch": ratio(eager, row)}
-                rows.append({**asdict(row), "rounds": list(row.rounds), "milliseconds": 1000 * row.seconds, **ratios})
+                ratios = {"speedup": ratio(best, row), "speedup_over_torch": ratio(eager, row), "agrees": row.agrees}
+                plain = {**asdict(row), "rounds": list(row.rounds), "layers": [asdict(one) for one in row.layers]}
+                rows.append({**plain, "milliseconds": 1000 * row.seconds, **ratios})
         return {
             "version": VERSION,
             "machine": dict(self.machine),
@@ -131,8 +137,11 @@ class Bench:
         """What `to_dict` wrote. Errors: InputError for another version."""
         if record.get("version") != VERSION:
             raise InputError(f"a bench of version {record.get('version')!r}", f"version {VERSION}", "measure again")
-        derived = ("milliseconds", "speedup", "speedup_over_torch")
-        rows = [{key: value for key, value in row.items() if key not in derived} for row in record["rows"]]
+        derived = ("milliseconds", "speedup", "speedup_over_torch", "agrees")
+        rows = [
+            {**{key: value for key, value in row.items() if key not in derived}, "layers": _layers(row)}
+            for row in record["rows"]
+        ]
         return cls(
             machine=record["machine"],
             engines=record["engines"],
@@ -141,6 +150,10 @@ class Bench:
             skipped=tuple(Skipped(**one) for one in record["skipped"]),
             isolated=record["isolated"],
         )
+
+
+def _layers(row: Mapping[str, Any]) -> tuple[LayerTime, ...]:
+    return tuple(LayerTime(**layer) for layer in row.get("layers", ()))
 
 
 def ratio(baseline: Row | None, row: Row) -> float | None:

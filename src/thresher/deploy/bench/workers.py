@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thresher.deploy.bench.engines import ENGINES, Engine, Order, Run
+from thresher.deploy.bench.engines import ENGINES
+from thresher.deploy.bench.orders import Engine, Order, Run
 from thresher.deploy.examples import tensors, with_batch
 from thresher.deploy.latency import calls_for, elapsed, no_collection
 from thresher.errors import StateError
@@ -30,19 +31,19 @@ class Worker:
         self._runs: dict[str, tuple[Run, int]] = {}
 
     def build(self, variant: str, batch: int, threads: int, precision: str, min_time: float) -> dict[str, Any]:
-        """{"note", "outputs", "build_seconds"}; or {"error"}, whatever the engine raised."""
+        """{"note", "outputs", "build_seconds", "layers"}; or {"error"}, whatever the engine raised."""
         start = time.perf_counter()
         try:
             model, example = self._variants[variant]
             order = Order(model=model, example=with_batch(example, batch), threads=threads, precision=precision)
-            run, note = self.engine.build(order)
+            run, note, layers = self.engine.build(order)
             taken = time.perf_counter() - start
             outputs: list[Tensor] = [tensor.detach().float() for tensor in tensors(run())]
             self._runs[variant] = run, calls_for(run, min_time)
         except Exception as error:  # engines raise errors of every kind; one that fails must not end the others
             reason = next((line for line in str(error).splitlines() if line.strip()), "")
             return {"error": f"{type(error).__name__}: {reason}"[:300]}
-        return {"note": note, "outputs": outputs, "build_seconds": taken}
+        return {"note": note, "outputs": outputs, "build_seconds": taken, "layers": layers}
 
     def time(self, variant: str) -> float:
         """Seconds per call, in one round."""

@@ -3,92 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import replace
+from statistics import fmean
 from typing import Literal
 
-from thresher.plots.figures.figure import Axis, Figure, Series, Table, Values, rounded, table
-from thresher.plots.formats import UNKNOWN, count, percent, plain, share, size
+from thresher.plots.figures.bunches import Bunch, bunches_of, mean_of
+from thresher.plots.figures.figure import Axis, Figure, Series, Values, rounded, table
+from thresher.plots.formats import count, percent, plain, size
 from thresher.plots.outcome import Outcome
 
 MOST_METHODS = 7  # one colour is the front's
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bunch:
-    """Runs that differ in their seed only. `settings`: those in which bunches of the page differ."""
-
-    method: str
-    asked: str
-    settings: tuple[tuple[str, str], ...]
-    runs: tuple[Outcome, ...]
-
-    @property
-    def accuracies(self) -> list[float]:
-        """In percent, one per run."""
-        return [run.after for run in self.runs if run.after is not None]
-
-    def mean(self, cost: Callable[[Outcome], float | None]) -> float | None:
-        """Mean cost over its runs, None when none knows it."""
-        values = [value for run in self.runs if (value := cost(run)) is not None]
-        return fmean(values) if values else None
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        chosen = ", ".join(f"{name}={value}" for name, value in self.settings)
-        name = self.runs[0].name if len(self.runs) == 1 else f"{self.method}, {self.asked}"
-        return f"{name} ({chosen})" if chosen and len(self.runs) > 1 else name
-
-
-def bunches_of(outcomes: Sequence[Outcome]) -> list[Bunch]:
-    """Runs grouped over their seeds, in the order in which they came."""
-    found: dict[tuple[object, ...], list[Outcome]] = {}
-    for number, one in enumerate(outcomes):
-        # Without settings nothing says that two runs belong together.
-        key = (one.method, one.asked, one.settings) if one.settings else (number,)
-        found.setdefault(key, []).append(one)
-    seen: dict[str, set[str]] = {}
-    for runs in found.values():
-        for name, value in runs[0].settings:
-            seen.setdefault(name, set()).add(value)
-    differing = {name for name, values in seen.items() if len(values) > 1} - {"method", "budget", "weights"}
-    return [
-        Bunch(
-            method=runs[0].method,
-            asked=runs[0].asked,
-            settings=tuple(pair for pair in runs[0].settings if pair[0] in differing),
-            runs=tuple(runs),
-        )
-        for runs in found.values()
-    ]
-
-
-def best_settings(outcomes: Sequence[Outcome]) -> Table | None:
-    """Per method and budget the bunch with the highest mean accuracy."""
-    best: dict[tuple[str, str], Bunch] = {}
-    for bunch in bunches_of([one for one in outcomes if one.pruned]):
-        key = (bunch.method, bunch.asked)
-        if bunch.accuracies and (key not in best or fmean(bunch.accuracies) > fmean(best[key].accuracies)):
-            best[key] = bunch
-    if not best:
-        return None
-    rows = [
-        (
-            bunch.method,
-            bunch.asked,
-            ", ".join(f"{name}={value}" for name, value in bunch.settings) or UNKNOWN,
-            str(len(bunch.accuracies)),
-            _spread(bunch.accuracies),
-            share(bunch.mean(lambda one: one.sparsity)),
-            count(bunch.mean(lambda one: one.macs)),
-            size(bunch.mean(lambda one: one.bytes)),
-            plain(bunch.mean(lambda one: one.milliseconds)),
-        )
-        for bunch in best.values()
-    ]
-    head = ["method", "budget", "settings", "seeds", "accuracy", "zeros", "multiply-adds", "size", "ms"]
-    return table(head, rows, 100)
 
 
 def accuracy_against_zeros(outcomes: Sequence[Outcome]) -> Figure | None:
@@ -110,9 +34,18 @@ def accuracy_against_bytes(outcomes: Sequence[Outcome]) -> Figure | None:
 
 
 def accuracy_against_time(outcomes: Sequence[Outcome]) -> Figure | None:
-    """Fewer milliseconds are better."""
+    """Fewer milliseconds are better. Only runs that were timed alike, and by an engine that their zeros matter to."""
+    telling = [one.timed for one in outcomes if one.zeros_timed or (one.sparsity is None and one.milliseconds)]
+    condition = max(telling, key=telling.count, default=None)
     axis = Axis(label="milliseconds a pass")
-    return _scatter("Accuracy against milliseconds", axis, outcomes, lambda one: one.milliseconds, plain)
+    made = _scatter(
+        "Accuracy against milliseconds",
+        axis,
+        outcomes,
+        lambda one: one.milliseconds if one.timed == condition else None,
+        plain,
+    )
+    return None if made is None else replace(made, caption=f"{made.caption} Timed at {condition}.".strip())
 
 
 def _scatter(
@@ -166,7 +99,7 @@ def _scatter(
                     bunch.method,
                     str(len(bunch.accuracies)),
                     write(at),
-                    _spread(bunch.accuracies),
+                    mean_of(bunch.accuracies),
                     "yes" if place in front else "",
                 )
                 for place, (at, bunch) in enumerate(found)
@@ -190,12 +123,6 @@ def _front(costs: Sequence[float], gains: Sequence[float], *, more: bool) -> set
 
 def _ends(found: Sequence[tuple[float, Bunch]], mine: Sequence[bool], end: Callable[[list[float]], float]) -> Values:
     return tuple(rounded(end(bunch.accuracies)) if own else None for own, (_, bunch) in zip(mine, found, strict=True))
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return UNKNOWN
-    return f"{fmean(values):.2f} ± {stdev(values):.2f} %" if len(values) > 1 else percent(values[0])
 
 
 def _hundred(value: float | None) -> float | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thresher.plots.figures.figure import Axis, Detail, Figure, Series, rounded, table
-from thresher.plots.formats import first, number, plain, text
+from thresher.plots.formats import UNKNOWN, count, first, number, plain, share, text
 from thresher.plots.outcome import outcome_of
 from thresher.plots.reading import Record, Run
+from thresher.plots.timing import condition_of
 
 MOST_BARS = 60
 MOST_CONDITIONS = 24
@@ -25,10 +26,11 @@ def times(run: Run, detail: Detail) -> Figure | None:
     """
     found: dict[str, list[Row]] = {}
     if own := _own(run):
-        found["this run"] = own
+        images = number(run.result.get("timed_batch"))
+        found["at the end of the run" if images is None else f"torch, {count(images)} images"] = own
     for row in _rows(run.more.get("bench.json", {}), ("rows", "results", "engines", "timings")):
         if (at := _time(row)) is not None:
-            found.setdefault(_condition(row), []).append((_name(row), at, *_ends(row)))
+            found.setdefault(condition_of(row), []).append((_name(row), at, *_ends(row)))
     drawn = [(name, _times(rows[:MOST_BARS], detail)) for name, rows in found.items()][:MOST_CONDITIONS]
     if not drawn:
         return None
@@ -46,12 +48,6 @@ def _times(rows: Sequence[Row], detail: Detail) -> Figure:
         _bars("Milliseconds a pass", names, (series,), ["way", "ms", "lowest", "highest"], lines, detail),
         caption=caption,
     )
-
-
-def _condition(row: Record) -> str:
-    known = [(name, row.get(key)) for key, name in (("batch", "batch"), ("threads", "threads"), ("precision", ""))]
-    parts = [f"{name} {text(value, 20)}".strip() for name, value in known if value is not None]
-    return ", ".join(parts) or "bench"
 
 
 def _ends(row: Record) -> tuple[float | None, float | None]:
@@ -72,18 +68,37 @@ def _own(run: Run) -> list[Row]:
 
 
 def layer_times(run: Run, detail: Detail) -> Figure | None:
-    """Milliseconds of each layer, dense and as it is now."""
-    rows = [row for row in _rows(run.more.get("bench.json", {}), ("layers",)) if _time(row) is not None][:MOST_BARS]
-    if not rows:
-        return None
-    dense = tuple(rounded(first(row.get("milliseconds_dense"), row.get("dense_milliseconds"))) for row in rows)
-    now = tuple(rounded(_time(row)) for row in rows)
-    names = [_name(row) for row in rows]
-    lines = [(name, plain(old), plain(new)) for name, old, new in zip(names, dense, now, strict=True)]
-    series = [Series(label="now", values=now, colour=0)]
+    """Milliseconds of each layer with weights, dense and as it is now; a variant for each condition of bench.json."""
+    drawn = []
+    for row in _rows(run.more.get("bench.json", {}), ("rows",)):
+        layers = [layer for layer in _rows(row, ("layers",)) if _time(layer) is not None]
+        if layers and row.get("variant") != "dense":
+            drawn.append((condition_of(row), _layer_times(layers, row, detail)))
+    drawn = drawn[:MOST_CONDITIONS]
+    return replace(drawn[0][1], variants=tuple(drawn) if len(drawn) > 1 else ()) if drawn else None
+
+
+def _layer_times(layers: Sequence[Record], row: Record, detail: Detail) -> Figure:
+    timed = [layer for layer in layers if number(layer.get("milliseconds_dense")) is not None] or list(layers)
+    shown = timed[:MOST_BARS]
+    dense = tuple(rounded(number(layer.get("milliseconds_dense"))) for layer in shown)
+    series = [Series(label="now", values=tuple(rounded(_time(layer)) for layer in shown), colour=0)]
     if any(value is not None for value in dense):
-        series.insert(0, Series(label="dense", values=dense, style="ghost"))
-    return _bars("Milliseconds by layer", names, series, ["layer", "ms dense", "ms"], lines, detail)
+        series.insert(0, Series(label="dense, in torch", values=dense, style="ghost"))
+    lines = [_layer_line(layer) for layer in layers]
+    head = ["layer", "runs", "zeros", "ms dense", "ms", "faster"]
+    names = [text(layer.get("name"), 60) for layer in shown]
+    how = text(row.get("note"), 60) if row.get("note") else ""
+    notes = [f"Each layer by itself in the {text(row.get('engine'), 20)} engine{', ' * bool(how)}{how}."]
+    if len(shown) < len(layers):
+        notes.append(f"{len(shown)} of {len(layers)} steps are drawn; the table has all.")
+    return replace(_bars("Milliseconds by layer", names, series, head, lines, detail), caption=" ".join(notes))
+
+
+def _layer_line(layer: Record) -> tuple[str, ...]:
+    dense, now, zeros = number(layer.get("milliseconds_dense")), _time(layer), number(layer.get("zeros"))
+    faster = f"{dense / now:.1f}×" if dense and now else UNKNOWN
+    return text(layer.get("name"), 60), text(layer.get("runs"), 20), share(zeros), plain(dense), plain(now), faster
 
 
 def _bars(
