@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py                       # the whole table: benchmarks/results/engine.json
     python benchmarks/engine.py --models resnet20 --batches 1 --threads 1 --rounds 3
+    python benchmarks/engine.py --part decoding       # token by token: see decoding.py; other rows stay in the file
 
 Weights are Gaussian with a scale a channel (lognormal, sigma 0.25); the smallest of each layer are zero, layer by
 layer, in all convolutions and linear layers but the first and the depthwise ones. `block` zeroes four neighbouring
@@ -162,6 +163,30 @@ def processor() -> str:
         return platform.processor()
 
 
+def write(path: Path, **parts: list[dict[str, Any]]) -> None:
+    """Replaces some parts of the results, with the machine that measured them."""
+    machine = {"processor": processor(), "torch": torch.__version__, "python": platform.python_version()}
+    path.parent.mkdir(exist_ok=True)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**found, "machine": machine, **parts}, indent=1) + "\n", encoding="utf-8")
+
+
+def decode(options: argparse.Namespace) -> None:
+    """Rows of decoding.py, each in place of the one that was measured with the same settings before."""
+    from decoding import measure as one
+
+    for threads in options.threads:
+        for precision in options.precisions:
+            for zeros in options.zeros:
+                row = {"asked": zeros, **one(zeros, precision, threads, options.rounds, options.blocks)}
+                rows = json.loads(options.out.read_text()).get("decoding", []) if options.out.exists() else []
+                same = ("asked", "precision", "threads", "blocks")
+                rows = [old for old in rows if any(old[name] != row[name] for name in same)] + [row]
+                rows.sort(key=lambda row: [row[name] for name in same[1:] + same[:1]])
+                write(options.out, decoding=rows)
+                print({name: row[name] for name in ("speedup", "milliseconds", "gigabytes_a_second", "errors")})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
@@ -172,7 +197,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each engine in each round")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--part", default="models", choices=["models", "decoding"])
+    parser.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
+    parser.add_argument("--zeros", nargs="+", type=float, default=[0.5, 0.8])
+    parser.add_argument("--blocks", type=int, default=22, help="of the decoder")
     options = parser.parse_args()
+    if options.part == "decoding":
+        decode(options)
+        return
     rows = []
     for name in options.models:
         for batch in options.batches:
@@ -186,13 +218,7 @@ def main() -> None:
                         f"({row['speedup_low']:.2f} to {row['speedup_high']:.2f}) against {row['best_dense']}, "
                         f"{row['speedup_over_torch']:.1f}x torch; {row['milliseconds']}"
                     )
-                    machine = {
-                        "processor": processor(),
-                        "torch": torch.__version__,
-                        "python": platform.python_version(),
-                    }
-                    options.out.parent.mkdir(exist_ok=True)
-                    options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+                    write(options.out, rows=rows)
 
 
 if __name__ == "__main__":

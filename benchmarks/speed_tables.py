@@ -44,6 +44,27 @@ def engine_table() -> str:
     return "\n".join(lines)
 
 
+def decoding_table() -> str:
+    """Decoding token by token against the best dense engine of the same precision."""
+    found = record("engine.json")
+    if found is None or "decoding" not in found:
+        return NOT_RUN
+    lines = [
+        f"{found['machine']['processor']}, torch {found['machine']['torch']}.",
+        "",
+        "| values | zeros | threads | milliseconds a token | GB/s | best dense | its GB/s | against it | plain read, GB/s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["decoding"]:
+        times, rates, dense = row["milliseconds"], row["gigabytes_a_second"], row["best_dense"]
+        lines.append(
+            f"| {row['precision']} | {row['asked']:.0%} | {row['threads']} | {times['thresher']:.3g} "
+            f"| {rates['thresher']:.1f} | {dense}, {times[dense]:.3g} | {rates[dense]:.1f} "
+            f"| {row['speedup']:.2f}× ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}) | {rates['read']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def quality_table() -> str:
     """Accuracy of shrunk ResNet-20s, straight after the cut and later."""
     rows = record("shrink_quality.jsonl")
@@ -144,6 +165,7 @@ def growth_table() -> str:
 
 TABLES = {
     "engine": engine_table,
+    "decoding": decoding_table,
     "shrink_quality": quality_table,
     "shrink_text": text_table,
     "shrink_selection": selection_table,

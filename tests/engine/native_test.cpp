@@ -106,6 +106,37 @@ void convolution(int isa) {
     thr_free(built.program);
 }
 
+// The bitmask kernel: few positions, values as bfloat16 or float.
+void product(int isa) {
+    const int rows = pick(1, 40), columns = pick(2, 200), w = pick(1, 5), images = pick(1, 3), batch = pick(1, 4);
+    const int in[3] = {columns, 1, w}, out[3] = {rows, 1, w};
+    const int keep = pick(0, 3), half = pick(0, 1);
+    std::vector<float> weight(static_cast<size_t>(rows) * columns), floats = {0.0f, 6.0f};
+    for (float &v : weight)
+        if (keep == 1 || (keep > 1 && pick(1, keep) == 1)) v = static_cast<float>(pick(-64, 64)) / (half ? 64.0f : 63.0f);
+    const auto bias = numbers(rows);
+    floats.insert(floats.end(), bias.begin(), bias.end());
+    const Built built = build(isa, images, 1, in, out, 0, 0, 2, {0, 1, -1, 0, rows, columns, 1, 1, 1, 0, 0, 0}, floats);
+    if (thr_pack(built.program, 1, weight.data(), thr::BITMASK, pick(1, 2), 0, 0, 0, 0)) ++failures;
+    if (half && thr_value_bytes(built.program, 1) != 2) ++failures;
+    std::vector<float> back(weight.size());
+    thr_unpack(built.program, 1, back.data());
+    if (back != weight) ++failures;
+    const auto x = numbers(static_cast<int64_t>(batch) * columns * w);
+    const auto got = run(built, x, batch, in, out, pick(1, 3), pick(0, 1));
+    size_t at = 0;
+    for (int n = 0; n < batch; ++n)
+        for (int r = 0; r < rows; ++r)
+            for (int i = 0; i < w; ++i, ++at) {
+                double sum = bias[r];
+                for (int c = 0; c < columns; ++c)
+                    sum += static_cast<double>(weight[static_cast<size_t>(r) * columns + c]) *
+                           x[(static_cast<size_t>(n) * columns + c) * w + i];
+                check(got[at], sum, "product");
+            }
+    thr_free(built.program);
+}
+
 void pooling(int isa) {
     const int k = pick(1, 4), s = pick(1, 3), pad = pick(0, k - 1), c = pick(1, 3), h = pick(k, 9), w = pick(k, 30);
     const int in[3] = {c, h, w};
@@ -171,6 +202,7 @@ int main(int count, char **arguments) {
         if (!thr_has_isa(isa)) continue;
         for (int i = 0; i < trials; ++i) {
             convolution(isa);
+            product(isa);
             if (i % 3 == 0) pooling(isa);
             if (i % 3 == 1) reshaping(isa);
             if (i % 3 == 2) attending(isa);

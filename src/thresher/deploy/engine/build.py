@@ -17,7 +17,7 @@ from pathlib import Path
 
 NATIVE = Path(__file__).parent / "native"
 LIBRARY = Path(__file__).parent / ("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
-SHARED = ("program.cpp", "ops.cpp", "pack.cpp", "team.cpp")
+SHARED = ("program.cpp", "ops.cpp", "pack.cpp", "masks.cpp", "team.cpp")
 COMMON = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-pthread")
 # Name of the table of kernels, floats a vector, flags. Never -march=native: the file may run elsewhere.
 X86 = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Compiled(nn.Module):
     def report(self) -> EngineReport:
         """Which engine runs, and each layer with its time and the time of the dense layer."""
         return self._report
+
+    def reported(self, **fields: Any) -> Compiled:
+        """Itself, with these fields of its report replaced."""
+        self._report = replace(self._report, **fields)
+        return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns for these inputs, in the model's own structure.

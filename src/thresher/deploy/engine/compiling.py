@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from thresher.deploy.engine.capture import capture
+from thresher.deploy.engine.capture import arguments_of, capture
 from thresher.deploy.engine.compiled import Compiled
 from thresher.deploy.engine.layers import layer_reports
 from thresher.deploy.engine.library import ISAS, native, pick_isa
-from thresher.deploy.engine.pieces import Capture, pieces_of
+from thresher.deploy.engine.pieces import Capture, constants_in_torch, pieces_of
 from thresher.deploy.engine.planning import Plan, seconds_of, tuned, ways
 from thresher.deploy.engine.report import EngineReport, LayerReport
 from thresher.deploy.engine.rivals import rivals
+from thresher.deploy.engine.rounding import VALUES, rounded
 from thresher.deploy.engine.runner import Runner, remember
 from thresher.deploy.engine.tuning import Tuner
 from thresher.errors import InputError, NumericsError
@@ -34,13 +35,16 @@ def compile(
     engines: Sequence[str] = ("thresher", "torch"),
     isa: str | None = None,
     limit: float = 3.0,
+    values: str = "float32",
 ) -> Compiled:
     """The fastest of `engines` for `model` on inputs like `example`, outputs compared with torch's.
 
     `example`: a tensor, a tuple of arguments or a dict of keyword arguments, on the CPU. `threads`: of the engine; None
     takes torch.get_num_threads(). `engines`: among thresher, torch, onnxruntime, openvino; one that is not installed is
     left out and named in the report's note. `isa`: avx512, avx2 or portable; None takes the best. `limit`: seconds that
-    the tuning may take. Without a compiled kernel library torch runs the model, and the report says "dense fallback".
+    the tuning may take. `values`: bfloat16 rounds every matrix and kernel to it, and stores those in it that are read
+    for a few positions only, where memory decides (decoding token by token); sums stay float32, outputs are compared
+    with the rounded model's. Without a compiled kernel library torch runs the model; the report says "dense fallback".
 
     >>> fast = compile(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), torch.ones(2, 8), threads=1, limit=0.1)
     >>> fast(torch.ones(2, 8)).shape
@@ -53,12 +57,18 @@ def compile(
     if not engines or set(engines) - set(ENGINES):
         raise InputError(f"engines={tuple(engines)!r}", f"some of {', '.join(ENGINES)}", "correct the names")
     threads = torch.get_num_threads() if threads is None else threads
+    if values not in VALUES:
+        raise InputError(f"values={values!r}", f"one of {', '.join(VALUES)}", "correct values")
     if not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads={threads!r}", "a whole number of 1 or more", "correct threads")
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _compile(model, example, threads, tuple(engines), isa, limit, begun)
+        used = rounded(model, values)
+        fast = _compile(used, example, threads, tuple(engines), isa, limit, begun)
+        if used is model:
+            return fast
+        return fast.reported(values=values, rounding=_largest_difference(used, model, example))
     finally:
         for module, flag in was_training.items():
             module.training = flag
@@ -85,7 +95,7 @@ def _compile(
             notes.append("dense fallback: nothing in this model that the engine runs")
         else:
             runner, plan, spent, steps = _fastest(captured, threads, isa, limit)
-            error = _error(runner(captured.examples), captured, model, example)
+            error = _error(runner(captured.examples), captured, model)
             seconds["thresher"] = spent
             layers = layer_reports(captured, runner, plan, steps, limit)
             if not error <= TOLERANCE:
@@ -129,6 +139,7 @@ def _compile(
             for step in piece.graph.steps:
                 if step.kind == "conv":
                     step.weight = None  # packed
+        captured.constants = constants_in_torch(captured)
     if winner == "thresher":
         return Compiled(captured, runner, plan, None, report)
     return Compiled(None, None, None, others[winner].model, report)
@@ -148,11 +159,22 @@ def _fastest(
     return best
 
 
-def _error(outputs: list[Any], captured: Capture, model: nn.Module, example: Any) -> float:
+def _error(outputs: list[Any], captured: Capture, model: nn.Module) -> float:
     """Largest difference to torch's outputs, as a share of the largest of each; infinite where one is NaN alone."""
     args, kwargs = pytree.tree_unflatten(captured.examples, captured.in_spec)
     with torch.no_grad():
-        wanted, _ = pytree.tree_flatten(model(*args, **kwargs))
+        return _apart(outputs, pytree.tree_flatten(model(*args, **kwargs))[0])
+
+
+def _largest_difference(one: nn.Module, other: nn.Module, example: Any) -> float:
+    """Between two models' outputs, as a share of the largest of the second."""
+    args, kwargs = arguments_of(example)
+    with torch.no_grad():
+        outputs = [pytree.tree_flatten(model(*args, **kwargs))[0] for model in (one, other)]
+    return _apart(*outputs)
+
+
+def _apart(outputs: list[Any], wanted: list[Any]) -> float:
     worst = 0.0
     for given, right in zip(outputs, wanted, strict=True):
         if not isinstance(right, Tensor):

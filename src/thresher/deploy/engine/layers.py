@@ -31,7 +31,9 @@ def layer_reports(
                 runs, zeros, dense = step.kind, None, None
                 if number in weights:
                     block = runner.programs[at].blockings[number]
-                    runs = "sparse" if block.kernel == "sparse" else "4x1 blocks"
+                    runs = {"sparse": "sparse", "block4": "4x1 blocks", "bitmask": "bitmask"}[block.kernel]
+                    if runner.programs[at].value_bytes(number) == 2:
+                        runs += ", bfloat16"
                     zeros = float((weights[number] == 0).float().mean())
                     x = piece.graph.blobs[step.reads[0]]
                     sh, sw = step.attributes["stride"]

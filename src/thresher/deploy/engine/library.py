@@ -10,7 +10,7 @@ from functools import cache
 from thresher.deploy.engine.build import LIBRARY
 from thresher.errors import InputError
 
-VERSION = 1
+VERSION = 2
 ISAS = ("portable", "avx2", "avx512")
 VARIABLE = "THRESHER_ENGINE_ISA"
 _P, _I, _L, _D = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
@@ -28,6 +28,8 @@ _SIGNATURES = {
     "thr_add_op": (_I, (_P, _I, _P, _I, _P, _L)),
     "thr_pack": (_I, (_P, _I, _P, _I, _I, _I, _I, _I, _I)),
     "thr_unpack": (_L, (_P, _I, _P)),
+    "thr_takes_masks": (_I, (_P, _I)),
+    "thr_value_bytes": (_I, (_P, _I)),
     "thr_set_groups": (None, (_P, _P, _I)),
     "thr_run": (_I, (_P, _P, _P, _P, _P, _I, _I, _I)),
     "thr_time": (_D, (_P, _I, _I, _I, _I, _I)),

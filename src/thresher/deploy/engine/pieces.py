@@ -66,6 +66,12 @@ def pieces_of(captured: Capture) -> list[EnginePiece]:
     return [piece for piece in captured.pieces if isinstance(piece, EnginePiece)]
 
 
+def constants_in_torch(captured: Capture) -> dict[str, Any]:
+    """The constants that operators in torch read; the engine's own are packed."""
+    read = {source.name for p in captured.pieces if isinstance(p, TorchPiece) for source in p.node.all_input_nodes}
+    return {name: value for name, value in captured.constants.items() if name in read}
+
+
 def run_node(node: fx.Node, known: Mapping[str, Any]) -> Any:
     """The result of one torch operator on values by name."""
     target: Callable[..., Any] = operator.getitem if node.target is operator.getitem else node.target  # type: ignore[assignment]

@@ -15,18 +15,21 @@ from torch import Tensor
 from thresher.deploy.engine.graph import ACTIVATIONS, Graph, Step
 from thresher.deploy.engine.layout import RANGED, Group, Strides, group, place, root, taps
 from thresher.deploy.engine.library import native, pick_isa
-from thresher.errors import StateError
+from thresher.errors import InputError, StateError
 
 KINDS = (
     "input", "output", "conv", "point", "norm", "attention", "pool", "mean", "phases", "copy", "reshape", "scale",
 )  # fmt: skip
-KERNELS = ("sparse", "block4")
+KERNELS = ("sparse", "block4", "bitmask")
 SPLITS = ("positions", "rows")
 
 
 @dataclass(frozen=True)
 class Blocking:
-    """How one convolution runs: kernel, vectors a tile, channels a block (0: all), rows and tiles a group, split."""
+    """How one convolution runs: kernel, vectors a tile, channels a block (0: all), rows and tiles a group, split.
+
+    Of the bitmask kernel only the tile counts: 2 spreads bfloat16 values as 16-bit words if the processor can.
+    """
 
     kernel: str = "sparse"
     tile: int = 8
@@ -133,9 +136,12 @@ class Program:
             self._op(step.kind, [x, step.write])
 
     def pack(self, number: int, blocking: Blocking, weight: Tensor | None) -> None:
-        """Lays out the weight of step `number`; None keeps the packed form and changes only how it is walked."""
+        """Lays out the weight of step `number`; None keeps the packed form and changes only how it is walked.
+
+        Errors: InputError for a kernel that cannot run this step; StateError without memory.
+        """
         values = None if weight is None else weight.detach().float().contiguous()
-        self._lib.thr_pack(
+        code = self._lib.thr_pack(
             self._free,
             self.first + number,
             None if values is None else values.data_ptr(),
@@ -146,7 +152,19 @@ class Program:
             blocking.tiles,
             SPLITS.index(blocking.split),
         )
+        if code == 1:
+            raise InputError(f"kernel {blocking.kernel!r}", "one that can run this step", "compile again")
+        if code:
+            raise StateError("a packed weight", "memory for it", "free some")
         self.blockings[number] = blocking
+
+    def takes_masks(self, number: int) -> bool:
+        """Whether the bitmask kernel can run step `number`: a product at up to 16 positions."""
+        return bool(self._lib.thr_takes_masks(self._free, self.first + number))
+
+    def value_bytes(self, number: int) -> int:
+        """Bytes of a packed value of step `number`: 2 for bfloat16."""
+        return int(self._lib.thr_value_bytes(self._free, self.first + number))
 
     def unpack(self, number: int) -> Tensor:
         """The weight of step `number`, (rows, channels of a group, kh, kw)."""

@@ -10,7 +10,8 @@ from typing import Any
 class LayerReport:
     """One step of the engine, or one operator that runs in torch.
 
-    `runs`: sparse, 4x1 blocks (the dense kernel too), another engine step, or torch. `zeros`: share of the weight.
+    `runs`: sparse, 4x1 blocks (the dense kernel too), bitmask (few positions; it says bfloat16 where the values are
+    stored in it), another engine step, or torch. `zeros`: share of the weight.
     `seconds`: by itself, for the pictures that the program takes at once. `dense_seconds`: torch's own dense layer of
     that shape; None where not measured. `reason`: why it runs in torch.
     """
@@ -30,6 +31,8 @@ class EngineReport:
 
     `seconds` and `error` are of the example; with one thread, seconds of processor time. `mode`: how pictures of a
     batch are put together. `packed_bytes`: weights; `arena_bytes`: activations of one call. `note`: what was left out.
+    `values`: float32, or bfloat16 where that was asked for: `error` is then to the model with weights rounded to it,
+    and `rounding` is how far that model's outputs are from the model's own, as a share of the largest.
     """
 
     winner: str
@@ -43,6 +46,8 @@ class EngineReport:
     compile_seconds: float
     note: str
     layers: tuple[LayerReport, ...]
+    values: str = "float32"
+    rounding: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -59,6 +64,10 @@ class EngineReport:
         if dense is not None and "thresher" in self.seconds:
             lines.append(f"  against the best dense engine tried: {dense / self.seconds['thresher']:.2f}x")
         lines.append(f"largest difference to torch: {self.error:.1e} of the largest output")
+        if self.values != "float32":
+            lines.append(
+                f"weights rounded to {self.values}, which changes the output by {self.rounding:.1e} of the largest"
+            )
         for layer in self.layers:
             zeros = "" if layer.zeros is None else f" {layer.zeros:.1%} zeros"
             speed = "" if layer.seconds is None else f" {layer.seconds * 1e6:.0f} us"

@@ -15,7 +15,7 @@ from thresher.deploy.engine.library import ISAS
 from thresher.deploy.engine.program import Blocking, Program, is_ranged
 
 WIDTHS = {"portable": 4, "avx2": 8, "avx512": 16}
-MOST = {"sparse": 14, "block4": 6}
+MOST = {"sparse": 14, "block4": 6, "bitmask": 2}
 DENSE_FILL = 0.75  # of four rows' shared columns: above, only the 4x1 kernel is worth a trial
 SPARSE_FILL = 0.27  # below, only the sparse one; one row of four alone is 0.25
 L1 = 32 * 1024
@@ -65,6 +65,8 @@ class Tuner:
 
         step = program.graph.steps[number]
         kernels = _kernels(weight, step)
+        if program.takes_masks(number):
+            kernels = ["bitmask", *kernels]
         if self.over():
             kernels = kernels[:1]
         out = program.graph.blobs[step.write]
@@ -74,7 +76,7 @@ class Tuner:
         share = vectors if split == "rows" else -(-vectors // threads)
         for kernel in kernels:
             packed = False
-            for tile in _tiles(share, MOST[kernel], 4):
+            for tile in (2, 1) if kernel == "bitmask" else _tiles(share, MOST[kernel], 4):
                 start = Blocking(kernel=kernel, tile=tile, split=split, channels=_channels(program, step, tile)[0])
                 if self.over() and best is None:
                     program.pack(number, start, weight)
@@ -89,7 +91,7 @@ class Tuner:
                     break
         assert best is not None
         for change in self._changes(program, step, best[1], vectors, threads):
-            if self.over():
+            if self.over() or best[1].kernel == "bitmask":
                 break
             choice = replace(best[1], **change)  # type: ignore[arg-type]
             if choice != best[1]:

@@ -28,11 +28,16 @@ THR_API int thr_add_tensor(void *program, int c, int h, int w, int gap, int top,
 THR_API void thr_set_constant(void *program, int tensor, const float *values);
 THR_API void thr_set_arena(void *program, int64_t floats);
 THR_API int thr_add_op(void *program, int kind, const int64_t *ints, int n_ints, const float *floats, int64_t n_floats);
-// Packs the weight (rows x columns, row-major) of a convolution for one kernel and blocking.
+// Whether the bitmask kernel can run this operation: a product at up to 16 positions that lie side by side.
+THR_API int thr_takes_masks(void *program, int op);
+// Packs the weight (rows x columns, row-major) of a convolution for one kernel and blocking. Returns 0, or 1 for a kernel
+// that cannot run it, 2 without memory.
 THR_API int thr_pack(void *program, int op, const float *weight, int kernel, int tile, int channel_block, int row_group,
                      int tile_group, int split);
 // Writes the weight back, rows x columns. Returns the bytes that the packed form takes.
 THR_API int64_t thr_unpack(void *program, int op, float *weight);
+// Bytes of one packed value: 2 for bfloat16.
+THR_API int thr_value_bytes(void *program, int op);
 // Operations first..last-1 run as one step, `stripe` vectors of 16 positions at a time (0: all).
 THR_API void thr_set_groups(void *program, const int64_t *first_last_stripe, int n_groups);
 // Runs the program over `batch` pictures. Strides are (image, channel, row, column), in floats.
@@ -61,7 +66,7 @@ struct Tensor {
 };
 
 enum Activation { NONE, CLAMP, SILU, GELU, GELU_TANH, HARDSWISH, HARDSIGMOID, SIGMOID, TANH, RELU };
-enum Kernel { SPARSE, BLOCK4 };
+enum Kernel { SPARSE, BLOCK4, BITMASK };
 enum Split { POSITIONS, ROWS };
 
 // One convolution on one range of work; pointers are to position 0 of plane 0.
@@ -80,6 +85,21 @@ struct ConvCall {
     float low, high;
     int64_t first_vector, last_vector;  // of 16 floats
     int first_row, last_row;            // BLOCK4: multiples of 4
+};
+
+// A product at a few positions; the weight is a bit for each entry, 64 a word, and the nonzero values.
+struct MaskCall {
+    const float *x;
+    float *y;
+    const float *residual, *bias;
+    const uint64_t *masks;   // rows x words
+    const void *values;      // uint16_t where bfloat16, else float
+    const int64_t *starts;   // first value of each row
+    float *scratch;          // 4 x 64 x words floats
+    int64_t x_plane, y_plane, residual_plane;
+    int words, columns, positions, bfloat16, by_words, activation;
+    float low, high;
+    int first_row, last_row;
 };
 
 // y = act(a (+ or *) b) plane by plane; b has stride 0 between planes where it is one plane only.
@@ -125,6 +145,7 @@ struct PoolCall {
 
 struct Kernels {
     void (*conv)(const ConvCall &, int kernel);
+    void (*bitmask)(const MaskCall &);
     void (*point)(const PointCall &);
     void (*norm)(const NormCall &);
     void (*attention)(const AttentionCall &);

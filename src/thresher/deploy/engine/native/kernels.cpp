@@ -1,11 +1,12 @@
 // Compiled once for each instruction set: THR_VL floats a vector, THR_KERNELS the name of the table.
+#include "bitmask.h"
 #include "conv.h"
 #include "layers.h"
 
 namespace thr {
 
 const Kernels *THR_KERNELS() {
-    static const Kernels table = {conv, point, norm, attention, pool, gather};
+    static const Kernels table = {conv, bitmask, point, norm, attention, pool, gather};
     return &table;
 }
 

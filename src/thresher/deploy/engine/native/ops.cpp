@@ -130,7 +130,39 @@ ConvCall conv_call(const Program &p, const Op &op, Arena &arena, int64_t first, 
     return c;
 }
 
+void multiply(const Program &p, const Op &op, Arena &arena, int part, int parts, int64_t first, int64_t last) {
+    const ConvCall c = conv_call(p, op, arena, first, last);
+    const Tensor &y = p.tensors[op.ints[1]];
+    MaskCall m{};
+    m.x = c.x;
+    m.y = c.y;
+    m.residual = c.residual;
+    m.bias = c.bias;
+    m.masks = reinterpret_cast<const uint64_t *>(op.masks.get());
+    m.values = op.packed.get();
+    m.starts = op.value_starts.data();
+    m.x_plane = p.tensors[op.ints[0]].plane;
+    m.y_plane = c.y_plane;
+    m.residual_plane = c.residual_plane;
+    m.columns = static_cast<int>(op.columns);
+    m.words = static_cast<int>((op.columns + 63) / 64);
+    m.positions = first < last ? p.images * y.h * y.w : 0;
+    m.bfloat16 = op.value_bytes == 2;
+    m.by_words = op.tile > 1;
+    m.activation = c.activation;
+    m.low = c.low;
+    m.high = c.high;
+    m.first_row = static_cast<int>(cut(op.load, part, parts));
+    m.last_row = static_cast<int>(cut(op.load, part + 1, parts));
+    auto &scratch = arena.scratch[part];
+    const size_t need = 256 * static_cast<size_t>(m.words) + 16;
+    if (scratch.size() < need) scratch.resize(need);
+    m.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64 / 4;
+    p.kernels->bitmask(m);
+}
+
 void convolve(const Program &p, const Op &op, Arena &arena, int part, int parts, int64_t first, int64_t last) {
+    if (op.kernel == BITMASK) return multiply(p, op, arena, part, parts, first, last);
     ConvCall c = conv_call(p, op, arena, first, last);
     if (op.split == ROWS && parts > 1) {
         const int unit = op.kernel == SPARSE ? 1 : 4;

@@ -80,7 +80,16 @@ void pack_block(const Columns &k, Op &op, const float *weight, int block) {
 
 }  // namespace
 
-void pack(Program &p, Op &op, const float *weight, int channel_block) {
+bool pack(Program &p, Op &op, const float *weight, int channel_block) {
+    op.masks.reset();
+    op.packed.reset();
+    if (op.kernel == BITMASK) {
+        op.entries = {};
+        op.offsets = {};
+        op.values = {};
+        op.starts = {};
+        return pack_masks(op, weight);
+    }
     const Columns k(p, op);
     const int block = channel_block > 0 && channel_block < k.channels ? channel_block : k.channels;
     op.blocks = k.channels ? (k.channels + block - 1) / block : 1;
@@ -95,9 +104,11 @@ void pack(Program &p, Op &op, const float *weight, int channel_block) {
     op.entries.shrink_to_fit();
     op.offsets.shrink_to_fit();
     op.values.shrink_to_fit();
+    return true;
 }
 
 int64_t unpack(const Program &p, const Op &op, float *weight) {
+    if (op.kernel == BITMASK) return unpack_masks(op, weight);
     const Columns k(p, op);
     if (weight) {
         for (int64_t i = 0; i < k.rows * k.count(); ++i) weight[i] = 0.0f;

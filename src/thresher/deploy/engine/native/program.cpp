@@ -160,7 +160,7 @@ void Program::give_back(std::unique_ptr<Arena> arena) {
 
 using thr::Program;
 
-int thr_version() { return 1; }
+int thr_version() { return 2; }
 int thr_has_isa(int isa) { return thr::has(isa); }
 int thr_best_isa() { return thr::has(2) ? 2 : thr::has(1) ? 1 : 0; }
 
@@ -219,19 +219,29 @@ int thr_pack(void *program, int index, const float *weight, int kernel, int tile
              int tile_group, int split) {
     auto &p = *static_cast<Program *>(program);
     thr::Op &op = p.ops[index];
+    if (kernel == thr::BITMASK && !thr::takes_masks(p, op)) return 1;
     op.tile = tile;
     op.row_group = row_group > 0 ? row_group : 1 << 30;
     if (kernel == thr::BLOCK4 && row_group > 0) op.row_group = (row_group + 3) / 4 * 4;
     op.tile_group = tile_group > 0 ? tile_group : 1 << 20;
-    op.split = split;
+    op.split = kernel == thr::BITMASK ? static_cast<int>(thr::ROWS) : split;
     op.kernel = kernel;
-    if (weight) thr::pack(p, op, weight, channel_block);
-    return 0;
+    return !weight || thr::pack(p, op, weight, channel_block) ? 0 : 2;
 }
 
 int64_t thr_unpack(void *program, int index, float *weight) {
     auto &p = *static_cast<Program *>(program);
     return thr::unpack(p, p.ops[index], weight);
+}
+
+int thr_takes_masks(void *program, int index) {
+    auto &p = *static_cast<Program *>(program);
+    return thr::takes_masks(p, p.ops[index]);
+}
+
+int thr_value_bytes(void *program, int index) {
+    const thr::Op &op = static_cast<Program *>(program)->ops[index];
+    return op.kernel == thr::BITMASK ? op.value_bytes : 4;
 }
 
 void thr_set_groups(void *program, const int64_t *first_last_stripe, int n_groups) {

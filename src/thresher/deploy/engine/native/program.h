@@ -11,6 +11,11 @@ namespace thr {
 
 enum OpKind { INPUT, OUTPUT, CONV, POINT, NORM, ATTENTION, POOL, MEAN, PHASES, COPY, RESHAPE, SCALE };
 
+struct Release {
+    void operator()(char *data) const;
+};
+typedef std::unique_ptr<char[], Release> Block;  // aligned, and readable a little past its end
+
 struct Op {
     int kind = 0;
     std::vector<int64_t> ints;
@@ -23,6 +28,9 @@ struct Op {
     std::vector<uint32_t> starts;
     std::vector<int64_t> load;  // nonzeros of all rows before a row (BLOCK4: quads), to share rows evenly
     int64_t columns = 0;
+    Block masks, packed;  // BITMASK: bits by row, values
+    std::vector<int64_t> value_starts;
+    int value_bytes = 4;
 };
 
 struct Group {
@@ -64,8 +72,11 @@ struct Program {
 
 Tensor lay_out(int images, int lanes, int c, int h, int w, int gap, int top);
 int64_t floats_of(const Tensor &t);
-void pack(Program &p, Op &op, const float *weight, int channel_block);
+bool pack(Program &p, Op &op, const float *weight, int channel_block);  // false without memory
 int64_t unpack(const Program &p, const Op &op, float *weight);
+bool takes_masks(const Program &p, const Op &op);
+bool pack_masks(Op &op, const float *weight);  // false without memory
+int64_t unpack_masks(const Op &op, float *weight);
 // The share of thread `thread` of `threads` in an operation; `first`..`last` are vectors of 16 positions.
 void run_op(const Program &p, const Op &op, Arena &arena, const Call &call, int thread, int threads, int64_t first,
             int64_t last);
