@@ -45,6 +45,7 @@ def shrunk_run(folder: Path, *, spoil: bool = False) -> Path:
             "losses": [40.0, 31.0, 30.5],
             "energy": 1000.0,
             "curve": [[units, 2.0 / units**1.5] for units in range(1, 33)],
+            "decay": [[units, 4.0 / units, 3.0 / units**1.5] for units in range(1, 33)],
             "p": 0.8,
             "exponent": -1.5,
             "covered": True,

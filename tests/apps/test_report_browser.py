@@ -86,6 +86,11 @@ def one(folder: Path) -> Path:
     return write_report([folder / "trail"], folder / "one.html")
 
 
+@pytest.fixture(scope="module")
+def cut(folder: Path) -> Path:
+    return write_report([folder / "shrunk"], folder / "cut.html")
+
+
 class Page:
     """An open page that remembers everything it should not have done."""
 
@@ -135,13 +140,17 @@ def test_opens_without_errors_and_without_requests(browser: Any, report: Path, s
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_pictures_of_the_page_are_kept(browser: Any, one: Path, report: Path, scheme: str, width: int) -> None:
+def test_pictures_of_the_page_are_kept(
+    browser: Any, one: Path, cut: Path, report: Path, scheme: str, width: int
+) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for name, path in (("one", one), ("several", report)):
+    for name, path in (("one", one), ("structured", cut), ("several", report)):
         with Page(browser, path, scheme=scheme, width=width) as page:
             picture = PICTURES / f"{name}-{scheme}-{width}.png"
-            page.tab.screenshot(path=str(picture), full_page=name == "one")
+            page.tab.screenshot(path=str(picture), full_page=name != "several")
             assert picture.stat().st_size > 10_000
+            if scheme == "dark":  # paper is white all the same
+                page.tab.pdf(path=str(PICTURES / f"{name}-print.pdf"), format="A4")
 
 
 def test_hostile_texts_run_nothing_and_stay_texts(browser: Any, report: Path) -> None:

@@ -219,7 +219,7 @@ def test_thresholds_that_stand_still_end_the_penalty_trace(tmp_path: Path) -> No
     trace["thresholds"][35:] = [trace["thresholds"][35]] * 6
     (run / "trace.json").write_text(json.dumps(trace))
     page = html.unescape(page_of(run, out=tmp_path / "r.html"))
-    assert "stays between +0.0 % and +0.0 % of that. No threshold moves after step 34." in page
+    assert "stays within +0.0 % to +0.0 % of the median. No threshold moves after step 34." in page
 
 
 def test_a_run_that_goes_on_shows_its_largest_threshold(tmp_path: Path) -> None:
@@ -382,24 +382,29 @@ def test_damaged_networks_of_a_trail_are_named(tmp_path: Path) -> None:
 def test_a_structured_run_shows_widths_errors_and_the_bound(tmp_path: Path) -> None:
     page = html.unescape(page_of(shrunk_run(tmp_path / "a"), out=tmp_path / "r.html"))
     assert "Asked for flops=40%, got 40.00 % of the multiply-adds; accuracy 91.00 % before and 89.50 % after" in page
-    assert (
-        "Relative error of the output: 0.19 measured, predicted 0.18. Error per sample 1.5, propagated bound 41."
-        in page
-    )
+    assert "The bound is proven." in page
     assert "is not there" not in page
     figures = {one["title"]: one for one in data_in(page).values()}
+    error = figures["Error of the output"]
+    assert error["names"] == ["measured", "predicted", "bound"]
+    # The bound holds for the error per sample, 1.5, which is 0.19 of the output.
+    assert error["series"][0]["values"] == pytest.approx([0.19, 0.18, 41 * 0.19 / 1.5], rel=1e-4)
     widths = figures["What was cut: widths before and after"]["series"]
     assert [one["values"] for one in widths] == [[32, 32, 32], [8, 16, 24]]
     residual = figures["Residual against units kept"]
     assert residual["marks"] == [8]
-    assert residual["series"][0]["values"][:2] == pytest.approx([2, 2 / 2**1.5], rel=1e-4)
+    after, before, promised = residual["series"]
+    assert after["values"][:2] == pytest.approx([2, 2 / 2**1.5], rel=1e-4)
+    assert before["values"][:2] == [4, 2]
+    assert promised["values"][:2] == pytest.approx([3, 3 / 2**1.5], rel=1e-4)
+    assert promised["label"] == "predicted decay s^-1.50"
     times = dict(figures["Milliseconds a pass"]["variants"])
     drawn = {
         key: dict(zip(figure["names"], figure["series"][0]["values"], strict=True)) for key, figure in times.items()
     }
     assert drawn == {
         "at the end of the run": {"dense, measured": 5, "multiply-adds promise": 2, "now, measured": 3.1},
-        "bench": {"torch dense": 2.4, "thresher pruned": 1.2},
+        "bench": {"torch dense": 2.4, "multiply-adds promise": 0.96, "thresher pruned": 1.2},
     }
     layers = figures["Milliseconds by layer"]
     assert layers["names"] == ["conv1"]

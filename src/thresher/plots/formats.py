@@ -59,6 +59,11 @@ def plain(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.4g}"
 
 
+def short(value: float | None) -> str:
+    """Three significant digits, for times: `short(0.080121)` is "0.0801"."""
+    return UNKNOWN if value is None else f"{value:.3g}"
+
+
 def text(value: object, limit: int = 160) -> str:
     """Any JSON value as one short line; a budget's mapping as `name=value` pairs."""
     if value is None:

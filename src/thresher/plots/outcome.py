@@ -160,7 +160,11 @@ def _met(asked: object, got: object, run: Run) -> bool | None:
         checks.append(abs(sparsity - budget.sparsity) <= (1 + 1e-6) / (entries or 1e4))
     wholes = {"params": "total_params", "flops": "total_macs", "bytes": ""}
     for name, whole_name in wholes.items():
-        amount, value, whole = getattr(budget, name), number(got.get(name)), number(run.report.get(whole_name))
+        amount, value, whole = (
+            getattr(budget, name),
+            number(got.get(name)),
+            first(run.report.get(whole_name), run.shrink.get(whole_name)),
+        )
         # A share of the dense file's bytes counts its header, whose size the report does not tell.
         if amount is None or value is None or (amount.share is not None and whole is None):
             continue

@@ -45,10 +45,11 @@ def demo(
     began = time.perf_counter()
     common: dict[str, Any] = {"data": "digits", "seed": seed}
     dense = {"model": "small-cnn", "epochs": dense_epochs, "schedule": "cosine"}
-    done = [_one("dense", folder, {**common, **dense}, quiet)]
-    for name in method or METHODS:
+    names = method or METHODS
+    done = [_one("dense", folder, {**common, **dense}, quiet, f"1 of {len(names) + 1}: dense")]
+    for place, name in enumerate(names, start=2):
         settings = {"weights": str(folder / "dense"), "epochs": epochs, "method": name, "budget": budget, "trail": 12}
-        done.append(_one(name, folder, {**common, **settings}, quiet))
+        done.append(_one(name, folder, {**common, **settings}, quiet, f"{place} of {len(names) + 1}: {name}"))
     page = report_page([run.path for _, run, *_ in done], folder / "report.html")
     seconds = time.perf_counter() - began
     if as_json:
@@ -67,7 +68,7 @@ def demo(
             typer.echo(f"report page: {page}")
 
 
-def _one(name: str, folder: Path, settings: dict[str, Any], quiet: bool) -> Done:
+def _one(name: str, folder: Path, settings: dict[str, Any], quiet: bool, title: str) -> Done:
     from thresher.apps.cli.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train import fit, read_config
@@ -75,7 +76,7 @@ def _one(name: str, folder: Path, settings: dict[str, Any], quiet: bool) -> Done
 
     # A method may carry settings, such as "lats:mode=init"; folder names should not.
     run = Run.create(folder / name.translate(str.maketrans(":=,", "---")))
-    with watcher(quiet, title=name) as progress:
+    with watcher(quiet, title=title) as progress:
         result = fit(read_config(overrides=settings), run, progress, command="thresher demo")
         return name, run, result, time_run(run)
 

@@ -38,11 +38,13 @@ def watcher(quiet: bool, *, title: str = "") -> Iterator[Progress]:
 
 
 def summary(record: dict[str, Any], epochs: int) -> str:
-    """One line about an epoch's record."""
+    """One line about an epoch's record, with the time that the epochs after it will take."""
+    left = record["seconds"] / (record["epoch"] + 1) * (epochs - record["epoch"] - 1)
+    rest = f", about {left:.0f} s left" if left else ""
     zeros = f", {record['sparsity']:.1%} zeros" if record["sparsity"] else ""
     return (
         f"epoch {record['epoch'] + 1}/{epochs}: loss {record['loss']:.4f}, accuracy {record['accuracy']:.2f} %{zeros}, "
-        f"{record['seconds']:.0f} s"
+        f"{record['seconds']:.0f} s{rest}"
     )
 
 

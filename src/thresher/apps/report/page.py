@@ -21,7 +21,7 @@ from thresher.budget.report import write_text
 from thresher.errors import InputError
 from thresher.plots.figures import OF_ONE_RUN, OF_SEVERAL_RUNS, Detail, Figure
 from thresher.plots.figures.bunches import best_settings
-from thresher.plots.formats import count, flat, percent, plain, share, size
+from thresher.plots.formats import count, flat, percent, share, short, size
 from thresher.plots.outcome import Outcome, outcome_of
 from thresher.plots.reading import FILES, ONLY_PRUNED, Run, read_run, run_of_bench
 
@@ -98,7 +98,7 @@ def render(runs: Sequence[Run], detail: Detail, most_sections: int, stamp: str |
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "share": share, "size": size, "plain": plain, "count": count}
+    environment.filters |= {"percent": percent, "share": share, "size": size, "short": short, "count": count}
     scripts = [_asset("vendor/uPlot.iife.min.js"), _asset("templates/charts.js"), _asset("templates/page.js")]
     scripts += [] if stamp is None else [_asset("templates/live.js")]
     return environment.get_template("page.html").render(

@@ -6,12 +6,13 @@ from thresher.plots.figures.compare import (
     accuracy_against_time,
     accuracy_against_zeros,
 )
+from thresher.plots.figures.errors import group_errors, output_error, residuals
 from thresher.plots.figures.figure import Detail, Figure
 from thresher.plots.figures.histograms import histograms
 from thresher.plots.figures.latency import layer_times, times
 from thresher.plots.figures.layers import bytes_by_layer, macs_by_layer, zeros_by_layer
 from thresher.plots.figures.progress import accuracy, loss, sparsity
-from thresher.plots.figures.structured import group_errors, residuals, stages, widths
+from thresher.plots.figures.structured import stages, widths
 from thresher.plots.figures.thresholds import implied_penalty, thresholds
 from thresher.plots.figures.trail import trail
 
@@ -22,6 +23,7 @@ OF_ONE_RUN = {
     "sparsity": ("Zeros over time", "metrics.jsonl", sparsity),
     "stages": ("Accuracy on the way", "shrink.json", stages),
     "widths": ("What was cut", "shrink.json", widths),
+    "output-error": ("Error of the output", "shrink.json", output_error),
     "errors": ("Error by group", "shrink.json", group_errors),
     "residuals": ("Residual against units kept", "shrink.json", residuals),
     "thresholds": ("Thresholds over time", "trace.json", thresholds),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from thresher.plots.figures.figure import Table, table
-from thresher.plots.formats import UNKNOWN, count, percent, plain, share, size
+from thresher.plots.formats import UNKNOWN, count, percent, share, short, size
 from thresher.plots.outcome import Outcome
 
 
@@ -80,7 +80,7 @@ def best_settings(outcomes: Sequence[Outcome]) -> Table | None:
             share(bunch.mean(lambda one: one.sparsity)),
             count(bunch.mean(lambda one: one.macs)),
             size(bunch.mean(lambda one: one.bytes)),
-            plain(bunch.mean(lambda one: one.milliseconds)),
+            short(bunch.mean(lambda one: one.milliseconds)),
         )
         for bunch in best.values()
     ]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from thresher.plots.figures.bunches import Bunch, bunches_of, mean_of
 from thresher.plots.figures.figure import Axis, Figure, Series, Values, rounded, table
-from thresher.plots.formats import count, percent, plain, size
+from thresher.plots.formats import count, percent, short, size
 from thresher.plots.outcome import Outcome
 
 MOST_METHODS = 7  # one colour is the front's
@@ -43,7 +43,7 @@ def accuracy_against_time(outcomes: Sequence[Outcome]) -> Figure | None:
         axis,
         outcomes,
         lambda one: one.milliseconds if one.timed == condition else None,
-        plain,
+        short,
     )
     return None if made is None else replace(made, caption=f"{made.caption} Timed at {condition}.".strip())
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thresher.plots.figures.figure import Axis, Detail, Figure, Series, rounded, table
-from thresher.plots.formats import UNKNOWN, count, first, number, plain, share, text
+from thresher.plots.formats import UNKNOWN, count, first, number, share, short, text
 from thresher.plots.outcome import outcome_of
 from thresher.plots.reading import Record, Run
 from thresher.plots.timing import condition_of
@@ -22,28 +22,34 @@ _NAMES = ("name", "engine", "label", "network", "layer", "variant")
 def times(run: Run, detail: Detail) -> Figure | None:
     """One bar for each way to run the network that was timed, and one for what its multiply-adds promise.
 
-    A variant for each batch size, number of threads and precision of bench.json.
+    A variant for each batch size, number of threads and precision of bench.json, and for the run's own measurement.
     """
     found: dict[str, list[Row]] = {}
-    if own := _own(run):
-        images = number(run.result.get("timed_batch"))
-        found["at the end of the run" if images is None else f"torch, {count(images)} images"] = own
-    for row in _rows(run.more.get("bench.json", {}), ("rows", "results", "engines", "timings")):
-        if (at := _time(row)) is not None:
+    rows = _rows(run.more.get("bench.json", {}), ("rows",))
+    for row in sorted(rows, key=lambda row: row.get("variant") != "dense"):
+        if (at := _time(row)) is not None and row.get("agrees") is not False:
             found.setdefault(condition_of(row), []).append((_name(row), at, *_ends(row)))
-    drawn = [(name, _times(rows[:MOST_BARS], detail)) for name, rows in found.items()][:MOST_CONDITIONS]
+    order = list(dict.fromkeys(condition_of(row) for row in rows))
+    share = _share_left(run)
+    for condition, timed in found.items():
+        dense = [row for row in timed if row[0].endswith(" dense")]
+        if dense and share is not None and len(timed) > len(dense):
+            best = min(at for _, at, *_ in dense)
+            found[condition] = [*dense, (PROMISED, best * share, None, None), *timed[len(dense) :]]
+    ways = {name: found[name] for name in order if name in found} | _own(run, share) | _limited(run)
+    drawn = [(name, _times(rows[:MOST_BARS], detail)) for name, rows in ways.items()][:MOST_CONDITIONS]
     if not drawn:
         return None
     return replace(drawn[0][1], variants=tuple(drawn) if len(drawn) > 1 else ())
 
 
 def _times(rows: Sequence[Row], detail: Detail) -> Figure:
-    lines = [(name, plain(at), plain(low), plain(high)) for name, at, low, high in rows]
+    lines = [(name, short(at), short(low), short(high)) for name, at, low, high in rows]
     series = Series(label="milliseconds", values=tuple(rounded(at) for _, at, *_ in rows))
     names = [name for name, *_ in rows]
     promised = PROMISED in names
-    caption = "Timed in turn, in the same minutes."
-    caption += " The promise is the dense time times the share of multiply-adds that are left." * promised
+    caption = "Timed in turn, within the same minute."
+    caption += " The promise is the best dense time times the share of multiply-adds that are left." * promised
     return replace(
         _bars("Milliseconds a pass", names, (series,), ["way", "ms", "lowest", "highest"], lines, detail),
         caption=caption,
@@ -56,15 +62,34 @@ def _ends(row: Record) -> tuple[float | None, float | None]:
     return (min(values), max(values)) if values else (number(row.get("low")), number(row.get("high")))
 
 
-def _own(run: Run) -> list[Row]:
+def _share_left(run: Run) -> float | None:
+    """Multiply-adds now over those of the dense network."""
+    outcome = outcome_of(run)
+    return outcome.macs / outcome.total_macs if outcome.macs is not None and outcome.total_macs else None
+
+
+def _own(run: Run, share: float | None) -> dict[str, list[Row]]:
+    """What the run itself measured in torch, at its end."""
     dense, now = number(run.result.get("milliseconds_dense")), number(run.result.get("milliseconds"))
     if dense is None or now is None or not run.pruned:
-        return []
-    outcome = outcome_of(run)
+        return {}
     rows: list[Row] = [("dense, measured", dense, None, None)]
-    if outcome.macs is not None and outcome.total_macs:
-        rows.append((PROMISED, dense * outcome.macs / outcome.total_macs, None, None))
-    return [*rows, ("now, measured", now, None, None)]
+    rows += [] if share is None else [(PROMISED, dense * share, None, None)]
+    images = number(run.result.get("timed_batch"))
+    name = "at the end of the run" if images is None else f"torch, {count(images)} images"
+    return {name: [*rows, ("now, measured", now, None, None)]}
+
+
+def _limited(run: Run) -> dict[str, list[Row]]:
+    """What a run with a latency budget predicted from its table of layers, and measured."""
+    record = run.shrink.get("latency")
+    if not isinstance(record, Mapping):
+        return {}
+    names = {"dense": "dense, measured", "limit": "limit asked", "predicted": "predicted", "got": "now, measured"}
+    rows: list[Row] = [
+        (name, 1000 * at, None, None) for key, name in names.items() if (at := number(record.get(key))) is not None
+    ]
+    return {f"the budget, {text(record.get('on'), 30)}": rows} if rows else {}
 
 
 def layer_times(run: Run, detail: Detail) -> Figure | None:
@@ -98,7 +123,7 @@ def _layer_times(layers: Sequence[Record], row: Record, detail: Detail) -> Figur
 def _layer_line(layer: Record) -> tuple[str, ...]:
     dense, now, zeros = number(layer.get("milliseconds_dense")), _time(layer), number(layer.get("zeros"))
     faster = f"{dense / now:.1f}×" if dense and now else UNKNOWN
-    return text(layer.get("name"), 60), text(layer.get("runs"), 20), share(zeros), plain(dense), plain(now), faster
+    return text(layer.get("name"), 60), text(layer.get("runs"), 20), share(zeros), short(dense), short(now), faster
 
 
 def _bars(

@@ -22,6 +22,8 @@ def sparsity(run: Run, detail: Detail) -> Figure | None:
     """Share of exact zeros over the prunable weights."""
     axis = Axis(label="zeros", format="percent", low=0, high=100)
     pairs = _longer(_pairs(run.steps, "sparsity"), _pairs(run.epochs, "sparsity"))
+    if run.shrink and not any(value for _, value in pairs):
+        return None  # whole units are gone; no zeros are left behind
     pairs = [(at, 100 * value) for at, value in pairs]
     return _over_time("Zeros over time", "zeros", pairs, axis, percent, detail, run)
 

@@ -112,12 +112,12 @@ def _end_of_movement(moves: Sequence[tuple[float, float, float, float]]) -> int:
 def _steadiness(trace: Sequence[tuple[float, float]]) -> str:
     late = [value for at, value in trace if at >= trace[-1][0] / 10]
     middle = median(late)
-    text = "λ is the threshold's move over the learning rate's (momentum included)."
+    text = "λ is how far the threshold moves per unit of learning rate (momentum included)."
     if middle <= 0:
         return text
     below, above = min(late) / middle - 1, max(late) / middle - 1
     low, high = (f"{round(100 * move, 1) + 0.0:+.1f} %".replace("-", "−") for move in (below, above))
-    return f"{text} Median {middle:.3g}; from the first tenth on it stays between {low} and {high} of that."
+    return f"{text} Median {middle:.3g}; after the first tenth of the run it stays within {low} to {high} of the median."
 
 
 def _together(names: Sequence[str], whole: int) -> str:

@@ -53,10 +53,17 @@ const thresherCharts = (() => {
     return {stroke: paint, width: 2, spanGaps: true, points: {show: few, size: 6, stroke: paint, fill: paint}};
   }
 
+  // The next 1, 2 or 5 times a power of ten, below (Math.floor) or above (Math.ceil).
+  function even(value, round) {
+    const power = 10 ** Math.floor(Math.log10(value)), steps = [1, 2, 5, 10];
+    const step = round === Math.floor ? steps.findLast(one => one * power <= value * (1 + 1e-9)) : steps.find(one => one * power >= value * (1 - 1e-9));
+    return (step ?? 1) * power;
+  }
+
   function range(axis, pad) {
     return (plot, low, high) => {
       if (low === null || high === null) return axis.log ? [1, 10] : [0, 1];
-      if (axis.log) return [low / 1.25, high * 1.25];
+      if (axis.log) return [even(low / 1.05, Math.floor), even(high * 1.05, Math.ceil)];
       if (low === high) [low, high] = [low - (Math.abs(low) * 0.05 || 1), high + (Math.abs(high) * 0.05 || 1)];
       const room = (high - low) * pad, ends = axis.format === "percent" ? [-2, 102] : [-Infinity, Infinity];
       return [axis.low ?? Math.max(low - room, Math.min(low, ends[0])), axis.high ?? Math.min(high + room, Math.max(high, ends[1]))];
