@@ -67,6 +67,18 @@ class Guard:
             must[best + torch.arange(len(best), device=best.device) * self._across] = True
         return must
 
+    def lowest_top(self, per_unit: Tensor) -> Tensor:
+        """The least score that `forced` may hold on to, infinite when it holds on to none; NaN if any score is NaN."""
+        if self._patterned or not self._alive:
+            top = per_unit.amax()
+            return top.new_tensor(-math.inf) if self._patterned else torch.where(torch.isnan(top), top, math.inf)
+        return per_unit.reshape(-1, self._across).amax(1).amin() if self._across else per_unit.amax()
+
+    @property
+    def most_forced(self) -> int:
+        """Units that `forced` holds on to at most (0 for patterns, which `lowest_top` leaves to the long way)."""
+        return self._bands + 1 if self._alive else 0
+
     def fewest(self) -> int:
         """Entries that stay at least, whatever the scores (groups of uneven size counted as the largest)."""
         low, most = bounds_of(self._target)

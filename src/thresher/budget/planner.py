@@ -12,6 +12,7 @@ from thresher.budget.counts import kept_count
 from thresher.budget.guards import Guard, bounds_of, units_of
 from thresher.budget.language import Budget
 from thresher.budget.ranking import Solution, Units, solve, unit_scores, unreachable
+from thresher.budget.selecting import neighbours
 from thresher.errors import BudgetError, StateError
 from thresher.operators import Groups
 from thresher.targets import Target
@@ -99,18 +100,17 @@ class Planner:
         if not (loose and entries) or self.budget.flops is not None or self.budget.bytes is not None:
             return self.solve(scores, fraction).threshold
         flats = unit_scores(scores, self._on(scores[0].device))
-        forced = [guard.forced(score, flat) for guard, score, flat in zip(self._guards, scores, flats, strict=True)]
-        flat = torch.cat([torch.where(must, torch.inf, one) for must, one in zip(forced, flats, strict=True)])
         whole = self._count_to_leave()
         leave = int(whole * fraction + 1e-9)
-        if not leave or whole > int((flat < torch.inf).sum()) or torch.isnan(flat).any():
+        tops = torch.stack([guard.lowest_top(flat) for guard, flat in zip(self._guards, flats, strict=True)])
+        flat, held = torch.cat(flats), sum(guard.most_forced for guard in self._guards)
+        if not 0 < leave < len(flat) - held or whole > len(flat) - held:
             return self.solve(scores, fraction).threshold
-        last_out = flat.kthvalue(leave).values
-        tied = int((flat <= last_out).sum()) > leave
-        first_in = (
-            last_out if tied else flat[flat > last_out].min() if leave < len(flat) else flat.new_tensor(torch.inf)
-        )
-        return max(float(last_out), 0.0) if first_in == torch.inf else (float(last_out) + float(first_in)) / 2
+        last_out, first_in = neighbours(flat, leave)
+        # What the guards keep would have stayed anyway if it all lies above; never so with NaN.
+        if not float(tops.amin()) > first_in:
+            return self.solve(scores, fraction).threshold
+        return (last_out + first_in) / 2
 
     def _count_to_leave(self) -> int:
         """How many entries `sparsity=` and `params=` send away."""

@@ -79,7 +79,8 @@ def scaled_magnitudes(
     found = []
     for target, shell, ratio in zip(targets, shells, ratios, strict=True):
         theta = latent(target).detach()
-        found.append(groups.magnitude(theta if shell.mask is None else theta * shell.mask).float() / ratio)
+        magnitude = groups.magnitude(theta if shell.mask is None else theta * shell.mask).float()
+        found.append(magnitude if ratio == 1 else magnitude / ratio)
     return found
 
 
