@@ -1,7 +1,7 @@
 """Which architectures shrink: each to half its multiply-adds, run, trained one step, saved, loaded, compared.
 
     python benchmarks/coverage.py               # all; writes benchmarks/results/coverage.json and docs/coverage.md
-    python benchmarks/coverage.py swin llama    # only those, to the terminal
+    python benchmarks/coverage.py swin llama    # only those, in place of their rows
     python benchmarks/coverage.py --page        # the page alone, from the results
 
 Networks have their architecture at small sizes and random weights: what is tested is structure, not accuracy. One core
@@ -144,19 +144,17 @@ def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
+    old = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     rows = []
     for name, family, build, batch in coverage_networks.NETWORKS:
         if names and not any(each in name.lower() for each in names):
+            rows += [old[name]] if name in old else []
             continue
         row = row_of(name, family, build, batch)
         rows.append(row)
-        if names:
-            print(json.dumps(row, indent=1), flush=True)
-        else:
-            print(f"{name}: {'passes' if row['passed'] else row['error']} ({row['seconds']} s)", flush=True)
-    if not names:
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-        write_page(rows)
+        print(f"{name}: {'passes' if row['passed'] else row['error']} ({row['seconds']} s)", flush=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    write_page(rows)
     print(f"{sum(row['passed'] for row in rows)} of {len(rows)} pass")
 
 

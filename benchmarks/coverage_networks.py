@@ -113,6 +113,18 @@ class Encoder(nn.Module):
         return self.head(self.encoder(x).mean(1))
 
 
+class Seq2Seq(nn.Module):
+    """torch's own encoder and decoder: attention to itself and across."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Transformer(32, 4, 2, 2, 256, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.head(self.both(x, y))
+
+
 def images(size: int = 32, channels: int = 3, count: int = 8) -> Callable[[], Tensor]:
     """Random images."""
     return lambda: torch.randn(count, channels, size, size)
@@ -196,6 +208,8 @@ NETWORKS: list[tuple[str, str, Callable[[], nn.Module], Callable[[], Any]]] = [
     ("Phi", "decoder", hf("PhiForCausalLM", "PhiConfig", **WORDS), words()),
     ("Phi-3", "decoder, fused layers", hf("Phi3ForCausalLM", "Phi3Config", **GROUPED), words()),
     ("Mixtral", "decoder, experts", hf("MixtralForCausalLM", "MixtralConfig", num_local_experts=4, **GROUPED), words()),
+    ("torch Transformer", "encoder and decoder", Seq2Seq, lambda: {"x": torch.randn(8, 6, 32), "y": torch.randn(8, 5, 32)}),
     ("T5 encoder", "encoder, shared position bias", hf("T5EncoderModel", "T5Config", d_model=32, d_kv=8, d_ff=128, num_layers=2, num_heads=4, vocab_size=64), words()),
+    ("T5", "encoder and decoder, shared position biases", hf("T5ForConditionalGeneration", "T5Config", d_model=32, d_kv=8, d_ff=128, num_layers=2, num_heads=4, vocab_size=64, pad_token_id=0, decoder_start_token_id=0), pairs()),
     ("BART", "encoder and decoder", hf("BartModel", "BartConfig", d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, **TEXT), pairs()),
 ]  # fmt: skip

@@ -84,6 +84,15 @@ def test_there_is_none_where_no_factor_is_known_and_the_reason_is_told() -> None
     assert "over channels only" in output_bound(mlp(), {"2": None}).note
 
 
+def test_what_a_module_of_torch_hides_from_the_graph_is_no_zero() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.Sequential(layer, nn.Linear(8, 2)).eval()
+    report = thresher.shrink_plan(model, "ispasp", keep={"0.linear1": 4}, calibration=[torch.randn(4, 5, 8)]).report
+    assert report.output_error > 0
+    assert report.bound is None
+    assert "not looked into" in report.bound_note
+
+
 def test_a_network_that_cannot_be_traced_has_no_bound() -> None:
     class Branch(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -125,11 +125,24 @@ def test_the_plan_names_heads_in_its_table() -> None:
     assert plan.groups[0].attributes[0].kept == 1
 
 
-def test_a_shared_position_table_keeps_its_heads() -> None:
-    config = transformers.T5Config(vocab_size=40, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4)
-    groups, left = coupled_groups(transformers.T5EncoderModel(config).eval(), TEXT)
-    assert not [group for group in groups if group.kind == "heads"]
-    assert sum("attention heads" in each.reason for each in left) == 2
+def test_layers_that_share_a_position_table_lose_the_same_heads() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).eval()
+    batch = {**TEXT, "decoder_input_ids": TEXT["input_ids"][:, :5]}
+    groups, left = coupled_groups(model, batch)
+    heads = {group.name: group for group in groups if group.kind == "heads"}
+    assert not [each for each in left if "attention heads" in each.reason]
+    # One group for each stack; cross attention hands its (empty) table on as well.
+    assert [len(group.readers) for group in heads.values()] == [2, 2, 2]
+    joint = heads["encoder.block.0.layer.0.SelfAttention.q"]
+    small = ShrinkPlan(model="T5", groups=(joint.plan([0, 2]),)).apply(model)
+    with silenced(model, joint, [0, 2]):
+        assert torch.allclose(output(model, batch), output(small, batch), atol=1e-5)
+    table = small.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    assert torch.equal(table, model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight[:, [0, 2]])
+    result = thresher.shrink_plan(model, "ispasp", keep={"encoder.block.0.*.q": 3}, calibration=[batch])
+    assert [block.layer[0].SelfAttention.n_heads for block in result.model.encoder.block] == [3, 3]
 
 
 def test_a_tied_classifier_is_not_refitted_so_that_embeddings_stay() -> None:

@@ -170,7 +170,7 @@ def test_attention_of_torch_is_left_whole_with_what_to_do() -> None:
             return self.attention(x, x, x, need_weights=False)[0]
 
     _, left = coupled_groups(Layer(Plain()).eval(), TOKENS)
-    assert "separate projections" in {each.name: each.reason for each in left}["attention.attention"]
+    assert "separate_attention" in {each.name: each.reason for each in left}["attention.attention"]
 
 
 def test_one_head_is_a_single_unit_and_no_number_is_said() -> None:

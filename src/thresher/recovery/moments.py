@@ -99,7 +99,7 @@ class SecondMoments:
             torch.distributed.all_reduce(self.matrix)
             torch.distributed.all_reduce(total)
             self.count, self.items = (int(value) for value in total)
-        if not torch.isfinite(self.matrix).all():
+        if not torch.isfinite(self.matrix.diagonal()).all():  # a row of H that is not finite shows there
             raise NumericsError("hidden values with NaN or infinity", "finite inputs", "clean the data and weights")
         return self.matrix
 

@@ -43,7 +43,7 @@ class Part:
             raise InputError(f"block={self.block} for {rows} rows", "a divisor of the rows", "correct the block")
         for name in ("moments", "weight"):
             tensor = getattr(self, name).detach().to(torch.float64)
-            if not torch.isfinite(tensor).all():
+            if not torch.isfinite(tensor.sum()):  # of infinities of both signs the sum is NaN
                 raise NumericsError(f"{name} with NaN or infinity", "finite numbers", "look at the inputs and weights")
             object.__setattr__(self, name, tensor)
 

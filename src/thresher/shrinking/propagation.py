@@ -92,6 +92,8 @@ def _error(
 
 def _of_module(module: nn.Module, name: str, given: list[float], residuals: Mapping[str, float | None]) -> float:
     error = sum(given)
+    if any(layer.startswith(f"{name}.") for layer in residuals):
+        raise _Unknown(f"{name}, a {type(module).__name__}, which is not looked into")
     if weighted(module):
         grown = operator_norm(module) * error if error else 0.0
         return grown + (residuals.get(name) or 0.0)

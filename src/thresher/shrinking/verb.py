@@ -24,7 +24,7 @@ from thresher.shrinking.report import GroupReport, ShrinkReport
 from thresher.shrinking.reporting import group_report, whole_report
 from thresher.shrinking.selections import Selection, parse_selection
 from thresher.shrinking.sizing import sizes_of
-from thresher.structure import LeftWhole, ShrinkPlan, coupled_groups, proven
+from thresher.structure import LeftWhole, ShrinkPlan, coupled_groups, proven, rejoin, separable, separate_attention
 from thresher.targets import Rule, parse_rule
 
 MEMORY = 4 << 30
@@ -99,6 +99,9 @@ def shrink_plan(
         raise BudgetError("no budget", 'budget="flops=50%", or keep={...}', "say how small the network shall be")
     if allocation not in ("residual", "uniform"):
         raise InputError(f"allocation={allocation!r}", "'residual' or 'uniform'", "correct allocation")
+    given = model
+    if any(separable(module) for module in model.modules()):
+        model = separate_attention(model)
     data = opened(calibration, model)
     if hasattr(selection, "prepared"):  # a selection that looks at the whole network first
         selection = selection.prepared(model, None if data.once else islice(calibration, limit))
@@ -145,6 +148,7 @@ def shrink_plan(
     plans = tuple(group.plan(kept.get(group.name, range(group.units))) for group in groups)
     plan = ShrinkPlan(model=type(model).__name__, groups=plans)
     small = plan.apply(working)
+    rejoin(small, given)
     notes = ["moments of the dense network for every layer: calibration can be read only once"] if once else []
     report = whole_report(
         method=repr(selection),
@@ -164,9 +168,9 @@ def shrink_plan(
 
 
 def _samples(data: Calibration, groups: int) -> int:
-    """On how many samples a group's effect on the output is measured: in all some 1.5 passes over the data."""
-    known = sum(map(count_of, data.held)) if data.held is not None else MOST_SAMPLES * 2 * groups
-    return min(max(known // (2 * groups), FEWEST_SAMPLES), MOST_SAMPLES)
+    """On how many samples a group's effect on the output is measured: in all some 0.75 passes over the data."""
+    known = sum(map(count_of, data.held)) if data.held is not None else MOST_SAMPLES * 4 * groups
+    return min(max(known // (4 * groups), FEWEST_SAMPLES), MOST_SAMPLES)
 
 
 def _grid(choice: Choice, seen: Gathered) -> list[int]:

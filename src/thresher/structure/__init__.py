@@ -8,6 +8,7 @@ from thresher.structure.groups import Counter, CoupledGroup, LeftWhole, Member
 from thresher.structure.masking import removed_indices, silenced
 from thresher.structure.plan import ShrinkPlan
 from thresher.structure.running import running_order
+from thresher.structure.separate import SeparateAttention, rejoin, separable, separate_attention
 
 __all__ = [
     "Attribute",
@@ -17,13 +18,17 @@ __all__ = [
     "GroupPlan",
     "LeftWhole",
     "Member",
+    "SeparateAttention",
     "ShrinkPlan",
     "coupled_groups",
     "first_tensor",
     "load_folder",
     "proven",
+    "rejoin",
     "removed_indices",
     "running_order",
     "save_folder",
+    "separable",
+    "separate_attention",
     "silenced",
 ]

@@ -42,7 +42,7 @@ def attention_layers(model: nn.Module) -> Iterator[Attention | LeftWhole]:
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
             reason = "torch's MultiheadAttention ties its heads to the width of its input"
-            yield LeftWhole(name, f"attention heads: {reason}; use separate projections to cut heads")
+            yield LeftWhole(name, f"attention heads: {reason}; take it apart with separate_attention")
             continue
         children = {child: made for child, made in module._modules.items() if made is not None and is_linear(made)}
         separate = [next((child for child in names if child in children), None) for names in (_QUERY, _KEY, _VALUE)]

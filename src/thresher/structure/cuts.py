@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from thresher.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +75,33 @@ class GroupPlan:
                 "at least one unit, each below the number of units",
                 "keep at least one unit",
             )
+
+
+def sequence(record: Any, key: str) -> Sequence[Any]:
+    """The list under `key`. Errors: InputError when there is none."""
+    value = record.get(key) if isinstance(record, Mapping) else None
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"a plan without a list {key!r}", "what to_json writes", "take another file")
+    return value
+
+
+def group_of(record: Any) -> GroupPlan:
+    """A group from plain data. Errors: InputError for keys or types that are not its own."""
+    cuts = tuple(read(Cut, cut) for cut in sequence(record, "cuts"))
+    # Plans written before heads could be cut have neither attributes nor kind.
+    attributes = tuple(read(Attribute, each) for each in sequence({"attributes": (), **record}, "attributes"))
+    return read(GroupPlan, {"kind": "units", **record, "cuts": cuts, "attributes": attributes})
+
+
+def read(kind: type[T], record: Mapping[str, Any]) -> T:
+    """A record of class `kind`. Errors: InputError for keys or types that are not its own."""
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(record, Mapping) or set(record) != known:
+        given = sorted(record) if isinstance(record, Mapping) else type(record).__name__
+        raise InputError(f"keys {given} of a {kind.__name__}", f"exactly {sorted(known)}", "correct the keys")
+    types = {"name": str, "kind": str, "model": str, "module": str, "axis": str, "units": int, "size": int, "kept": int}
+    for key, value in record.items():
+        if key in types and type(value) is not types[key]:
+            raise InputError(f"{key}={value!r} of a {kind.__name__}", f"a {types[key].__name__}", "correct the plan")
+    values = {**record, "keep": tuple(sequence(record, "keep"))} if "keep" in known else dict(record)
+    return kind(**values)

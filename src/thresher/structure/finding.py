@@ -15,7 +15,7 @@ from thresher.structure.checking import together_sound, trouble
 from thresher.structure.feedforward import feedforward_groups
 from thresher.structure.graph import traced_groups
 from thresher.structure.groups import CoupledGroup, LeftWhole
-from thresher.structure.heads import head_groups
+from thresher.structure.heads import head_groups, joint_group
 from thresher.structure.running import running_order
 from thresher.structure.trying import few
 
@@ -68,8 +68,27 @@ def _heads(model: nn.Module, example: Any) -> tuple[list[CoupledGroup], list[Lef
     candidates = {layer.made: list(head_groups(model, layer)) for layer in layers if not isinstance(layer, LeftWhole)}
     claimed = {name for made in candidates for name in made} | {layer.name for layer in left}
     found, reasons = _proven_layers(model, example, list(candidates.values()))
+    found += _joint(model, example, [each for each in candidates.values() if each[0].name in reasons], reasons)
     left += [LeftWhole(name, f"attention heads: {reason}") for name, reason in reasons.items()]
     return found, left, claimed
+
+
+def _joint(
+    model: nn.Module, example: Any, layers: Sequence[Sequence[CoupledGroup]], reasons: dict[str, str]
+) -> list[CoupledGroup]:
+    """Layers of one stack whose heads come apart only together; their names are taken out of `reasons`."""
+    stacks: dict[tuple[str, int], list[CoupledGroup]] = {}
+    for candidates in layers:
+        name = ".".join("#" if part.isdigit() else part for part in candidates[0].name.split("."))
+        stacks.setdefault((name, candidates[0].units), []).append(candidates[0])
+    found = []
+    for groups in stacks.values():
+        group = joint_group(groups)
+        if len(groups) > 1 and not trouble(model, example, group):
+            found.append(replace(group, proven=True))
+            for each in groups:
+                del reasons[each.name]
+    return found
 
 
 def _feedforward(model: nn.Module, example: Any, done: set[str]) -> list[CoupledGroup]:

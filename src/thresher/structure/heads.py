@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 from torch import nn
@@ -43,6 +44,18 @@ def head_groups(model: nn.Module, layer: Attention) -> Iterator[CoupledGroup]:
                 kind="heads",
                 counters=counters,
             )
+
+
+def joint_group(groups: Sequence[CoupledGroup]) -> CoupledGroup:
+    """One group of the heads of several layers, which lose the same ones: where all of them are given one table of
+    position biases that a single layer holds, as in T5."""
+    first = groups[0]
+    return replace(
+        first,
+        members=tuple(dict.fromkeys(member for group in groups for member in group.members)),
+        producers=tuple(dict.fromkeys(name for group in groups for name in group.producers)),
+        counters=tuple(dict.fromkeys(counter for group in groups for counter in group.counters)),
+    )
 
 
 def _run(start: int, count: int) -> tuple[int, ...]:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from thresher.budget.report import aligned
 from thresher.errors import InputError
-from thresher.structure.cuts import Attribute, Cut, GroupPlan
+from thresher.structure.cuts import GroupPlan, group_of, read, sequence
 from thresher.structure.cutting import Taken, cut_module, width_of
+from thresher.structure.separate import SeparateAttention, apart, parts_of, put
 
 VERSION = 1
 KIND = "shrink-plan"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShrinkPlan:
     """What is cut from a network of class `model`; apply it to any plain copy of it.
 
+    >>> from thresher.structure.cuts import Cut
     >>> cuts = (Cut(module="0", axis="out", size=3, keep=(0, 2)), Cut(module="1", axis="in", size=3, keep=(0, 2)))
     >>> plan = ShrinkPlan(model="Sequential", groups=(GroupPlan(name="0", units=3, keep=(0, 2), cuts=cuts),))
     >>> plan.apply(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)))[1].in_features
@@ -39,7 +40,8 @@ class ShrinkPlan:
     def apply(self, model: nn.Module) -> nn.Module:
         """A new, smaller model; `model` itself is left as it is. Parameters are new objects: make a new optimizer.
 
-        Batch-norm statistics move with their channels, ties stay ties, training mode and requires_grad are kept.
+        Batch-norm statistics move with their channels, ties stay ties, training mode and requires_grad are kept. An
+        nn.MultiheadAttention that loses heads becomes a `SeparateAttention`.
         Errors: InputError naming each module that is missing, of another kind, or of another width.
         """
         twin = copy.deepcopy(model)
@@ -48,9 +50,10 @@ class ShrinkPlan:
 
     def cut(self, model: nn.Module) -> None:
         """Cut `model` itself, which needs no second copy in memory. Errors: as `apply`, before anything is changed."""
-        kept, numbers = self._by_module(), self._numbers()
+        numbers = self._numbers()
+        parts, kept = _apart(model, self._by_module())
         for name, axes in kept.items():
-            module = _module(model, name, self.model)
+            module = _module(model, name, self.model, parts)
             for axis, (size, _) in axes.items():
                 width = width_of(module, axis)
                 if width != size:
@@ -65,6 +68,7 @@ class ShrinkPlan:
                 raise InputError(
                     f"{name} with {attribute}={found!r}", f"{attribute}={size}", "apply the plan to a dense model"
                 )
+        put(model, parts)
         taken: Taken = {}
         with torch.no_grad():
             for name, axes in kept.items():
@@ -76,14 +80,14 @@ class ShrinkPlan:
 
     def check_cut(self, model: nn.Module) -> None:
         """Errors: InputError naming the first module of `model` that is not as wide as the plan leaves it."""
-        for name, axes in self.widths().items():
+        for name, axes in _apart(model, self._by_module())[1].items():
             module = _module(model, name, self.model)
-            for axis, wanted in axes.items():
+            for axis, (_, keep) in axes.items():
                 width = width_of(module, axis)
-                if width != wanted:
+                if width != len(keep):
                     raise InputError(
                         f"{name}, a {type(module).__name__} whose {axis} is {width} wide",
-                        f"{wanted} wide, as the plan leaves it",
+                        f"{len(keep)} wide, as the plan leaves it",
                         "give the model that the plan made",
                     )
 
@@ -147,8 +151,8 @@ class ShrinkPlan:
         if not isinstance(record, Mapping) or (record.get("version"), record.get("kind")) != (VERSION, KIND):
             raise InputError("a plan of another version or kind", f"{KIND} version {VERSION}", "use a matching release")
         rest = {key: value for key, value in record.items() if key not in ("version", "kind")}
-        rest["groups"] = tuple(_group(group) for group in _sequence(rest, "groups"))
-        return _read(cls, rest)
+        rest["groups"] = tuple(group_of(group) for group in sequence(rest, "groups"))
+        return read(cls, rest)
 
     @classmethod
     def from_json(cls, text: str) -> ShrinkPlan:
@@ -159,36 +163,22 @@ class ShrinkPlan:
             raise InputError(f"a plan that is no JSON ({error})", "what to_json writes", "take another file") from error
 
 
-def _sequence(record: Any, key: str) -> Sequence[Any]:
-    value = record.get(key) if isinstance(record, Mapping) else None
-    if not isinstance(value, (list, tuple)):
-        raise InputError(f"a plan without a list {key!r}", "what to_json writes", "take another file")
-    return value
+_Kept = dict[str, dict[str, tuple[int, list[int]]]]
 
 
-def _group(record: Any) -> GroupPlan:
-    cuts = tuple(_read(Cut, cut) for cut in _sequence(record, "cuts"))
-    # Plans written before heads could be cut have neither attributes nor kind.
-    attributes = tuple(_read(Attribute, each) for each in _sequence({"attributes": (), **record}, "attributes"))
-    return _read(GroupPlan, {"kind": "units", **record, "cuts": cuts, "attributes": attributes})
+def _apart(model: nn.Module, kept: _Kept) -> tuple[dict[str, SeparateAttention], _Kept]:
+    """Layers of `model` that have to be taken apart to be cut, and what of `kept` is not about layers left together."""
+    inside = {name: parent for name in kept if (parent := apart(model, name)) is not None}
+    gone = {name for name, axes in kept.items() if any(len(keep) < size for size, keep in axes.values())}
+    split = {parent for name, parent in inside.items() if name in gone}
+    wanted = {name: axes for name, axes in kept.items() if name not in inside or inside[name] in split}
+    return parts_of(model, sorted(split)), wanted
 
 
-def _read(kind: type[T], record: Mapping[str, Any]) -> T:
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(record, Mapping) or set(record) != known:
-        given = sorted(record) if isinstance(record, Mapping) else type(record).__name__
-        raise InputError(f"keys {given} of a {kind.__name__}", f"exactly {sorted(known)}", "correct the keys")
-    types = {"name": str, "kind": str, "model": str, "module": str, "axis": str, "units": int, "size": int, "kept": int}
-    for key, value in record.items():
-        if key in types and type(value) is not types[key]:
-            raise InputError(f"{key}={value!r} of a {kind.__name__}", f"a {types[key].__name__}", "correct the plan")
-    values = {**record, "keep": tuple(_sequence(record, "keep"))} if "keep" in known else dict(record)
-    return kind(**values)
-
-
-def _module(model: nn.Module, name: str, planned: str) -> nn.Module:
+def _module(model: nn.Module, name: str, planned: str, parts: Mapping[str, nn.Module] | None = None) -> nn.Module:
+    parent, _, child = name.rpartition(".")
     try:
-        return model.get_submodule(name)
+        return (parts or {})[parent].get_submodule(child) if parent in (parts or {}) else model.get_submodule(name)
     except AttributeError as error:
         raise InputError(
             f"a {type(model).__name__} without {name!r}",
