@@ -174,7 +174,9 @@ def write(path: Path, **parts: list[dict[str, Any]]) -> None:
 def decode(options: argparse.Namespace) -> None:
     """Rows of decoding.py, each in place of the one that was measured with the same settings before."""
     from decoding import measure as one
+    from decoding import with_large_pages
 
+    with_large_pages()
     for threads in options.threads:
         for precision in options.precisions:
             for zeros in options.zeros:

@@ -52,7 +52,7 @@ def decoding_table() -> str:
     lines = [
         f"{found['machine']['processor']}, torch {found['machine']['torch']}.",
         "",
-        "| values | zeros | threads | milliseconds a token | GB/s | best dense | its GB/s | against it | plain read, GB/s |",
+        "| values | zeros | threads | milliseconds a token | GB/s | best dense | its GB/s | against it | plain read |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["decoding"]:

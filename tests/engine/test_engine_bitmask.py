@@ -53,8 +53,12 @@ def close(got: Tensor, right: Tensor) -> None:
 @given(st.data())
 def test_the_bitmask_product_is_torchs_for_any_size_and_any_zeros(data: st.DataObject) -> None:
     draw = data.draw
-    rows, columns, tokens = draw(st.integers(1, 70)), draw(st.integers(2, 300)), draw(st.integers(1, 5))
-    images, batch, threads = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    rows, columns, tokens = (
+        draw(st.integers(1, 70)),
+        draw(st.integers(2, 300)),
+        draw(st.sampled_from([1, 1, 2, 3, 4, 5])),
+    )
+    images, batch, threads = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 4)), draw(st.integers(1, 2))
     zeros, half = draw(st.sampled_from([0.0, 0.5, 0.8, 0.97, 1.0])), draw(st.booleans())
     activation, residual = draw(st.sampled_from(list(ACTIVATIONS))), draw(st.booleans())
     generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
@@ -67,7 +71,8 @@ def test_the_bitmask_product_is_torchs_for_any_size_and_any_zeros(data: st.DataO
     x = torch.randn(batch, tokens, columns, generator=generator)
     inputs = [x, torch.randn(batch, tokens, rows, generator=generator)] if residual else [x]
     graph = product(rows, columns, tokens, bias, activation, residual)
-    program = Program(graph, images=images, isa=draw(st.sampled_from(isas())))
+    flat = tokens == images == 1 and draw(st.booleans())
+    program = Program(graph, images=images, isa=draw(st.sampled_from(isas())), flat=flat)
     program.pack(0, Blocking(kernel="bitmask", tile=draw(st.integers(1, 2))), weight[:, :, None, None])
     if half:
         assert program.value_bytes(0) == 2
@@ -106,6 +111,28 @@ def test_a_nan_weight_and_an_infinite_input_stay_what_they_are() -> None:
     x = torch.ones(1, 1, 40)
     x[0, 0, 3] = float("inf")
     assert torch.equal(program.run([x], 1, threads=1)[0].isfinite(), (x @ weight.t()).isfinite())
+
+
+def test_layers_on_large_pages_are_right_too() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(301, 2050)
+    weight[torch.rand(weight.shape) < 0.5] = 0  # more than a megabyte
+    x = torch.randn(1, 1, 2050)
+    for flat in (False, True):
+        for _ in range(3):
+            program = Program(product(301, 2050, 1, None, "none", False), flat=flat)
+            program.pack(0, Blocking(kernel="bitmask"), weight[:, :, None, None])
+            close(program.run([x], 1, threads=2)[0], x.double() @ weight.double().t())
+
+
+def test_only_products_at_one_position_lie_flat() -> None:
+    for graph, more in (
+        (product(4, 8, 2, None, "none", False), {}),
+        (product(4, 8, 1, None, "none", False), {"images": 2}),
+        (product(4, 1, 1, None, "none", False), {}),
+    ):
+        with pytest.raises(InputError, match="flat"):
+            Program(graph, flat=True, **more)
 
 
 def test_the_kernel_refuses_what_it_cannot_run() -> None:

@@ -63,6 +63,7 @@ def write(
         "images": plan.images,
         "lanes": plan.lanes,
         "spread": plan.spread,
+        "flat": plan.flat,
         "threads": runner.threads,
         "isa": ISAS[program.isa],
         "blockings": {str(n): asdict(b) for n, b in program.blockings.items()},
@@ -102,7 +103,10 @@ def load_compiled(path: str | Path, *, threads: int | None = None) -> Any:
         images, lanes = int(record["images"]), int(record["lanes"])
         if not 0 < images <= 4096 or lanes not in (1, 16):
             raise ValueError("pictures at once")
-        plan = Plan(images, lanes, bool(record["spread"]), [blockings], [chains])
+        flat = [bool(item) for item in record.get("flat", [])]
+        if flat not in ([], [False], [True]):
+            raise ValueError("layouts")
+        plan = Plan(images, lanes, bool(record["spread"]), [blockings], [chains], flat)
         weights = {
             n: step.weight for n, step in enumerate(graph.steps) if step.kind == "conv" and step.weight is not None
         }

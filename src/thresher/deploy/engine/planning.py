@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from thresher.deploy.engine.flat import can_lie_flat
 from thresher.deploy.engine.graph import Graph
 from thresher.deploy.engine.layout import Group
 from thresher.deploy.engine.pieces import Capture, pieces_of
@@ -28,12 +29,15 @@ class Plan:
     spread: bool
     blockings: list[dict[int, Blocking]] = field(default_factory=list)
     chains: list[list[tuple[int, int, int]]] = field(default_factory=list)  # first, last, stripe
+    flat: list[bool] = field(default_factory=list)  # by piece; empty: none
 
     @property
     def mode(self) -> str:
         """In words."""
         if self.lanes > 1:
             return f"{self.lanes} pictures in vector lanes"
+        if any(self.flat):
+            return "one position, channels side by side"
         how = "one picture after the other" if self.images == 1 else f"{self.images} pictures at once"
         return how + (", each thread its own" if self.spread else "")
 
@@ -48,7 +52,8 @@ def ways(captured: Capture, batch: int, threads: int) -> list[Plan]:
     pieces = pieces_of(captured)
     largest = max((blob.h * blob.w for piece in pieces for blob in piece.graph.blobs), default=1)
     if batch == 1:
-        return [Plan(1, 1, False)]
+        flat = [can_lie_flat(piece.graph) for piece in pieces]
+        return [Plan(1, 1, False, flat=flat), Plan(1, 1, False)] if any(flat) else [Plan(1, 1, False)]
     if largest <= SMALL:
         return [Plan(min(batch, TOGETHER), 1, False)]
     found = [Plan(1, 1, threads > 1)]
@@ -65,8 +70,9 @@ def tuned(
 ) -> tuple[Runner, list[dict[int, float]]]:
     """A runner for `plan`, every choice timed; seconds of each step of each piece."""
     programs, seconds = [], []
-    for piece in pieces_of(captured):
-        program = Program(piece.graph, images=plan.images, lanes=plan.lanes, isa=isa)
+    for at, piece in enumerate(pieces_of(captured)):
+        flat = bool(plan.flat) and plan.flat[at]
+        program = Program(piece.graph, images=plan.images, lanes=plan.lanes, isa=isa, flat=flat)
         seconds.append(tuner.tune(program, weights_of(piece.graph), 1 if plan.spread else threads))
         plan.blockings.append(dict(program.blockings))
         plan.chains.append([(c.first, c.last, s) for c, s in zip(program.chains, program.stripes, strict=True)])
@@ -78,7 +84,8 @@ def packed(captured: Capture, plan: Plan, threads: int, isa: str | None, weights
     """A runner for `plan` with the choices that it holds; nothing is timed."""
     programs = []
     for at, piece in enumerate(pieces_of(captured)):
-        program = Program(piece.graph, images=plan.images, lanes=plan.lanes, isa=isa)
+        flat = bool(plan.flat) and plan.flat[at]
+        program = Program(piece.graph, images=plan.images, lanes=plan.lanes, isa=isa, flat=flat)
         for number, weight in weights[at].items():
             program.pack(number, plan.blockings[at][number], weight)
         chains = plan.chains[at]

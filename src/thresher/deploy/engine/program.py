@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.deploy.engine.flat import can_lie_flat
 from thresher.deploy.engine.graph import ACTIVATIONS, Graph, Step
 from thresher.deploy.engine.layout import RANGED, Group, Strides, group, place, root, taps
 from thresher.deploy.engine.library import native, pick_isa
@@ -42,17 +43,30 @@ class Blocking:
 class Program:
     """`graph` over `images` pictures below one another and `lanes` side by side; `isa` as in `library.ISAS`.
 
-    Reading and writing of ports are steps of their own, at the start and at the end.
+    Reading and writing of ports are steps of their own, at the start and at the end. `flat`: as in flat.py.
     """
 
-    def __init__(self, graph: Graph, *, images: int = 1, lanes: int = 1, isa: str | None = None, chains: bool = True):
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        images: int = 1,
+        lanes: int = 1,
+        isa: str | None = None,
+        chains: bool = True,
+        flat: bool = False,
+    ):
         handle = native().handle
         if handle is None:
             raise StateError("an engine program", native().reason, "use the dense fallback")
         self.graph, self.images, self.lanes, self._lib = graph, images, lanes, handle
-        self.isa = pick_isa(isa)
+        if flat and (images, lanes, can_lie_flat(graph)) != (1, 1, True):
+            raise InputError("a flat layout", "products at one position", "compile again")
+        self.isa, self.flat = pick_isa(isa), flat
         pads = Strides(graph).pads
-        layouts = [(blob.c, blob.h, blob.w, *pads[blob.h, blob.w]) for blob in graph.blobs]
+        layouts = [
+            (1, 1, blob.c, 0, 0) if flat else (blob.c, blob.h, blob.w, *pads[blob.h, blob.w]) for blob in graph.blobs
+        ]
         self._planes = [handle.thr_plane(images, lanes, *layout) for layout in layouts]
         sizes = [handle.thr_tensor_size(images, lanes, *layout) for layout in layouts]
         if max(plane * layout[0] for plane, layout in zip(self._planes, layouts, strict=True)) * 4 >= 2**31:
@@ -202,8 +216,8 @@ class Program:
         strides = self._strides.get(steps)
         if strides is None:
             strides = self._strides[steps] = (
-                _strides(self.graph.inputs, inputs),
-                _strides(self.graph.outputs, outputs),
+                _strides(self.graph.inputs, inputs, self.flat),
+                _strides(self.graph.outputs, outputs, self.flat),
             )
         sources, targets = _pointers(inputs), _pointers(outputs)
         code = self._lib.thr_run(self._free, sources, strides[0], targets, strides[1], batch, threads, int(spread))
@@ -225,6 +239,9 @@ def _pointers(tensors: Sequence[Tensor]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _strides(ports: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
-    flat = [n for port, tensor in zip(ports, tensors, strict=True) for n in port.strides(tensor)]
-    return (ctypes.c_int64 * len(flat))(*flat)
+def _strides(ports: Sequence[Any], tensors: Sequence[Tensor], flat: bool) -> Any:
+    found = []
+    for port, tensor in zip(ports, tensors, strict=True):
+        image, channel, row, column = port.strides(tensor)
+        found += [image, 0, 0, channel] if flat else [image, channel, row, column]
+    return (ctypes.c_int64 * len(found))(*found)

@@ -66,7 +66,7 @@ class Tuner:
         step = program.graph.steps[number]
         kernels = _kernels(weight, step)
         if program.takes_masks(number):
-            kernels = ["bitmask", *kernels]
+            kernels = ["bitmask"] if program.flat else ["bitmask", *kernels]
         if self.over():
             kernels = kernels[:1]
         out = program.graph.blobs[step.write]
@@ -143,7 +143,7 @@ def _key(program: Program, step: Step, weight: Tensor, threads: int) -> tuple[ob
     attributes = step.attributes
     return (
         tuple(weight.shape), (x.h, x.w), (y.h, y.w), attributes["groups"], attributes["stride"], density,
-        step.residual is None, step.activation, threads, program.images, program.lanes, program.isa,
+        step.residual is None, step.activation, threads, program.images, program.lanes, program.isa, program.flat,
     )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ struct ConvCall {
     int first_row, last_row;            // BLOCK4: multiples of 4
 };
 
-// A product at a few positions; the weight is a bit for each entry, 64 a word, and the nonzero values.
+// A product at a few positions; the weight is a bit for each entry, 64 a word, and the nonzero values. Planes of 1 float:
+// one position, and the channels side by side.
 struct MaskCall {
     const float *x;
     float *y;

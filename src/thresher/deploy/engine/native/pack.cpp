@@ -81,7 +81,6 @@ void pack_block(const Columns &k, Op &op, const float *weight, int block) {
 }  // namespace
 
 bool pack(Program &p, Op &op, const float *weight, int channel_block) {
-    op.masks.reset();
     op.packed.reset();
     if (op.kernel == BITMASK) {
         op.entries = {};

@@ -12,6 +12,8 @@ namespace thr {
 enum OpKind { INPUT, OUTPUT, CONV, POINT, NORM, ATTENTION, POOL, MEAN, PHASES, COPY, RESHAPE, SCALE };
 
 struct Release {
+    void *mapping = nullptr;  // null: from the heap
+    size_t bytes = 0;
     void operator()(char *data) const;
 };
 typedef std::unique_ptr<char[], Release> Block;  // aligned, and readable a little past its end
@@ -28,7 +30,8 @@ struct Op {
     std::vector<uint32_t> starts;
     std::vector<int64_t> load;  // nonzeros of all rows before a row (BLOCK4: quads), to share rows evenly
     int64_t columns = 0;
-    Block masks, packed;  // BITMASK: bits by row, values
+    Block packed;  // BITMASK: bits by row, then values
+    int64_t values_at = 0;
     std::vector<int64_t> value_starts;
     int value_bytes = 4;
 };
@@ -74,6 +77,7 @@ Tensor lay_out(int images, int lanes, int c, int h, int w, int gap, int top);
 int64_t floats_of(const Tensor &t);
 bool pack(Program &p, Op &op, const float *weight, int channel_block);  // false without memory
 int64_t unpack(const Program &p, const Op &op, float *weight);
+bool is_flat(const Program &p, const Op &op);  // one position, the channels of each tensor side by side
 bool takes_masks(const Program &p, const Op &op);
 bool pack_masks(Op &op, const float *weight);  // false without memory
 int64_t unpack_masks(const Op &op, float *weight);
