@@ -18,7 +18,7 @@ def neighbours(flat: Tensor, rank: int) -> tuple[float, float]:
 
     Shapes: flat (n,), real, without NaN.
 
-    >>> neighbours(torch.tensor([4.0, 1.0, 3.0, 2.0]), 2)
+    >>> neighbours(Tensor([4.0, 1.0, 3.0, 2.0]), 2)
     (2.0, 3.0)
     """
     every = len(flat) // _SAMPLE
