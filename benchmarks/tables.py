@@ -23,6 +23,7 @@ PAGES = tuple(
     for name in (
         "README.md",
         "docs/benchmarks.md",
+        "docs/controller.md",
         "docs/oneshot.md",
         "docs/storage.md",
         "docs/engine.md",
@@ -174,6 +175,25 @@ def control_table() -> str:
     return "\n".join(lines)
 
 
+def pace_table() -> str:
+    """Small networks: how near the budget lay before the projection, and how steady lambda was."""
+    path = RESULTS / "pace.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    lines = [
+        "| network | pace | runs | entries touched, mean and most | under 0.5 % | lambda within ±20 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, pace in dict.fromkeys((row["network"], row["pace"]) for row in rows):
+        found = [row for row in rows if (row["network"], row["pace"]) == (network, pace)]
+        touched = [row["touched"] for row in found]
+        steady = sum(row["l1_low"] >= 0.8 and row["l1_high"] <= 1.2 for row in found)
+        lines.append(
+            f"| {network} | {pace} | {len(found)} | {mean(touched):.2%}, {max(touched):.2%} | "
+            f"{sum(share < 0.005 for share in touched)} | {steady} |"
+        )
+    return "\n".join(lines)
+
+
 def step_cost_table() -> str:
     """Time and memory of a pruned step over a dense one."""
     path = RESULTS / "step_cost.json"
@@ -259,6 +279,7 @@ def main() -> None:
         "budgets": budgets_table(),
         "control": control_table(),
         "step_cost": step_cost_table(),
+        "pace": pace_table(),
         **{name: table() for name, table in TABLES.items()},
         "storage": storage_table(),
         "oneshot_stories": oneshot_table("stories260k", "perplexity"),

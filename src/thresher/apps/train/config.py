@@ -54,6 +54,10 @@ class TrainConfig(BaseModel):
     )
     warmup_epochs: float = Field(0.0, ge=0, description="epochs in which the learning rate rises from 0")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    distill: float = Field(
+        0.0, ge=0, le=1, description="share of the loss that asks for the answers of the network before pruning"
+    )
+    temperature: float = Field(4.0, gt=0, description="of the distilled answers: above 1 softens them")
     augment: str | None = Field(
         None, description="none, crop_flip or shift; default: shift for grey, crop_flip for colour"
     )
@@ -69,6 +73,7 @@ class TrainConfig(BaseModel):
 
     method: str | None = Field(None, description="pruning method, e.g. lats, gmp:end=0.75; see `thresher methods`")
     budget: str | None = Field(None, description="e.g. sparsity=90%, or flops=25%,bytes=500KB")
+    engine: Literal["thresher"] | None = Field(None, description="whose time a latency= budget means: thresher")
     rules: tuple[str, ...] = Field((), description="include:, exclude:, dense:PATTERN or PATTERN:min=50%,max=95%")
     groups: str = Field("weight", description="what is pruned as one: weight, 2:4, block:4x1, row, column, kernel")
     start: Annotated[int | float, BeforeValidator(_step_or_share)] = Field(
@@ -81,10 +86,14 @@ class TrainConfig(BaseModel):
     def _agree(self) -> TrainConfig:
         if self.model is None and self.weights is None:
             raise ValueError("model and weights are both missing; name a network, or weights that know theirs")
+        if self.distill and self.weights is None:
+            raise ValueError("distill without weights: the network before pruning knows nothing; add weights")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs optimizer=sgd and momentum above 0")
         if self.method is None and (self.budget is not None or self.rules):
             raise ValueError("a budget or rules without a method; add a method, e.g. lats")
+        if self.engine is not None and "latency" not in (self.budget or ""):
+            raise ValueError("an engine without a latency= budget; add one, e.g. latency=5ms, or drop engine")
         if self.method is None and self.trail:
             raise ValueError("a trail without a method, which would never get sparser; add a method, or drop trail")
         if self.method is None and self.epochs == 0:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from thresher.apps.runs import Run
 from thresher.apps.runs.board import Board
@@ -77,7 +76,7 @@ def train_step(bench: Workbench, inputs: Tensor, labels: Tensor) -> Tensor:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with autocast(bench.config.precision, bench.device):
         logits = bench.forward(inputs)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=bench.config.label_smoothing)
+        loss = bench.objective(logits, inputs, labels)
     bench.optimizer.zero_grad(set_to_none=True)
     if bench.scaler is None:
         loss.backward()  # type: ignore[no-untyped-call]

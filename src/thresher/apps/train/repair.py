@@ -55,7 +55,7 @@ def repair(
     if epochs < 0:
         raise InputError(f"{epochs} epochs", "0 or more", "correct the number of epochs")
     progress = progress or Progress()
-    changes = {"model": None, "weights": str(file), "epochs": max(epochs, 1), "warmup_epochs": 0.0}
+    changes = {"model": None, "weights": str(file), "epochs": max(epochs, 1), "warmup_epochs": 0.0, "distill": 0.0}
     config = parse_config({**config.model_dump(), **_NO_PRUNING, **changes})
     with machine_settings(config):
         progress.stage("loading")

@@ -17,6 +17,7 @@ from thresher.apps.data import Batches, DataSplit, default_augment, hold_out, lo
 from thresher.apps.train.config import TrainConfig
 from thresher.apps.train.device import make_scaler, pick_device
 from thresher.apps.train.network import Network, load_network
+from thresher.apps.train.objective import Objective
 from thresher.apps.train.optim import lr_factor, make_optimizer
 from thresher.errors import InputError
 from thresher.methods import Magnitude, Random, parse_method
@@ -44,6 +45,7 @@ class Workbench:
     scheduler: LambdaLR | None
     scaler: torch.amp.GradScaler | None
     forward: Any
+    objective: Objective
     pruner: Pruner | None = field(default=None)
     step: int = 0
 
@@ -84,7 +86,8 @@ class Workbench:
             rules=config.rules,
             groups=config.groups,
             start=config.start,
-            example=self.example,
+            example=self.example if config.engine is None else self.example[:1],  # the time of one sample
+            engine=config.engine,
             lr_schedule=self.scheduler,
             record=self.record,
         )
@@ -125,6 +128,7 @@ def assemble(config: TrainConfig) -> Workbench:
         optimizer = make_optimizer(config, model)
         warmup = round(config.warmup_epochs * len(train))
         scheduler = LambdaLR(optimizer, lr_factor(config.schedule, config.epochs * len(train), warmup))
+    dense = copy.deepcopy(model)
     return Workbench(
         config=config,
         data=data,
@@ -132,11 +136,17 @@ def assemble(config: TrainConfig) -> Workbench:
         record=network.record((mean, std)),
         device=device,
         model=model,
-        dense=copy.deepcopy(model),
+        dense=dense,
         test=Batches(data.test, min(_EVAL_BATCH, len(data.test)), train=False, mean=mean, std=std, device=device),
         train=train,
         optimizer=optimizer,
         scheduler=scheduler,
         scaler=make_scaler(config.precision, device),
         forward=torch.compile(model) if config.compile else model,
+        objective=Objective(
+            dense,
+            distill=config.distill,
+            temperature=config.temperature,
+            label_smoothing=config.label_smoothing,
+        ),
     )
