@@ -325,11 +325,19 @@ def test_text_contrast_is_enough(browser: Any, report: Path, scheme: str) -> Non
         assert ratio >= 4.5, where
 
 
-def test_print_shows_the_plots_and_hides_the_controls(browser: Any, one: Path) -> None:
-    with Page(browser, one, scheme="dark") as page:
+def test_print_shows_the_plots_with_their_legends_and_hides_the_controls(browser: Any, report: Path) -> None:
+    with Page(browser, report, scheme="dark", width=720) as page:
+        bars = page.tab.locator("#run-0 figure", has_text="Zeros by layer").locator("canvas")
+        dark = bars.evaluate(PIXELS)
         page.tab.emulate_media(media="print")
+        page.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        page.tab.wait_for_timeout(100)
+        assert bars.evaluate(PIXELS) != dark
         assert not page.tab.locator("#theme").is_visible()
-        assert page.tab.locator(".explorer").evaluate("one => getComputedStyle(one).position") == "static"
+        assert not page.tab.locator("[data-copy]").first.is_visible()
+        assert page.tab.locator("#run-0 .legend button").first.is_visible()
+        assert page.tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.tab.locator(".explorer").first.evaluate("one => getComputedStyle(one).position") == "static"
 
 
 def test_live_page_takes_in_news_and_keeps_what_was_chosen(browser: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from thresher.apps.models import build_model
 from thresher.apps.runs import Run
 from thresher.apps.train.network import load_network
-from thresher.deploy.bench import Bench, compare, pick, ratio
+from thresher.deploy.bench import Bench, compare, pick
 
 SAVED_AS = "bench.json"
 _ROUNDS, _SECONDS = 5, 0.02
@@ -51,7 +51,7 @@ def speed_of(found: Bench) -> Speed | None:
         dense=1000 * best.seconds,
         engine=None if now is None else now.engine,
         now=None if now is None else 1000 * now.seconds,
-        gain=None if now is None else ratio(best, now),
+        gain=None if now is None else best.seconds / now.seconds,
     )
 
 

@@ -121,7 +121,7 @@ const thresherPage = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  const repaint = () => charts.forEach(slot => slot.chart.plot.redraw(false, true));
+  const repaint = () => charts.forEach(slot => slot.chart.plot.redraw(true, true));
   const button = document.getElementById("theme");
   const themes = ["system", "light", "dark"];
   let theme = 0;
