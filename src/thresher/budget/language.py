@@ -55,7 +55,8 @@ class Budget:
         params: upper limit on the non-zero parameters of the whole model (unprunable ones count whole).
         flops: upper limit on the multiply-adds of convolutions and linear layers, zeros not counted.
         bytes: upper limit on the size of the file that `thresher.save` writes.
-        latency: upper limit on the seconds of one forward pass, measured; `thresher.shrink` alone can meet it.
+        latency: upper limit on the seconds of one forward pass: of `thresher.shrink` measured on the network; of
+            `thresher.prune` in the sparse engine, by a table of its layers' times.
 
     With several, each holds, and the tightest is met as closely as one weight allows.
 

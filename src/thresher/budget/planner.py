@@ -11,7 +11,8 @@ from torch import Tensor
 from thresher.budget.counts import kept_count
 from thresher.budget.guards import Guard, bounds_of, units_of
 from thresher.budget.language import Budget
-from thresher.budget.ranking import Solution, Units, solve, unit_scores, unreachable
+from thresher.budget.latency import LatencyTable, milliseconds
+from thresher.budget.ranking import Solution, Units, fewest, first_reaching, solve, unit_scores, unreachable
 from thresher.budget.selecting import neighbours
 from thresher.errors import BudgetError, StateError
 from thresher.operators import Groups
@@ -29,6 +30,7 @@ class Planner:
         groups: what is pruned as one.
         other_params: parameters of the model outside the targets; they count whole against `params=`.
         file_size: size in bytes of the saved file for given keep masks; needed for `bytes=`.
+        latency: the network's seconds by what its targets keep; needed for `latency=`.
 
     Guards that hold below 100 % sparsity: no tensor empties, and each depthwise filter keeps an entry.
     """
@@ -41,11 +43,12 @@ class Planner:
         *,
         other_params: int = 0,
         file_size: FileSize | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
         self.budget, self.targets, self.groups = budget, tuple(targets), groups
         self.entries = sum(target.numel for target in targets)
         self._other_params = other_params
-        self._file_size = file_size
+        self._file_size, self.latency = file_size, latency
         self._costs: tuple[float, ...] | None = None
         self._fixed_macs = 0.0
         self._units = units_of(self.targets, groups)
@@ -97,7 +100,8 @@ class Planner:
         """`solve(scores, fraction).threshold`, the same number, without sorting where a count alone decides."""
         loose = all(bounds == (0, target.numel) for bounds, target in zip(self._bounds, self.targets, strict=True))
         entries = all(index is None for index in self._units.index)
-        if not (loose and entries) or self.budget.flops is not None or self.budget.bytes is not None:
+        limits = (self.budget.flops, self.budget.bytes, self.budget.latency)
+        if not (loose and entries) or any(limit is not None for limit in limits):
             return self.solve(scores, fraction).threshold
         flats = unit_scores(scores, self._on(scores[0].device))
         whole = self._count_to_leave()
@@ -135,7 +139,7 @@ class Planner:
         flat = unit_of + offsets[target_of]
         sizes = torch.cat(units.sizes)[flat].to(torch.float64)
         gone = sizes.cumsum(0)
-        leave = _first(gone, self._count_to_leave())
+        leave = first_reaching(gone, self._count_to_leave())
         if self.budget.flops is not None:
             if self._costs is None:
                 raise StateError(
@@ -146,8 +150,12 @@ class Planner:
             costs = torch.tensor(self._costs, dtype=torch.float64, device=unit_of.device)[target_of]
             leave = max(
                 leave,
-                _first((costs * sizes).cumsum(0), self._whole_macs() - self.budget.flops.limit(self._whole_macs())),
+                first_reaching(
+                    (costs * sizes).cumsum(0), self._whole_macs() - self.budget.flops.limit(self._whole_macs())
+                ),
             )
+        if self.budget.latency is not None:
+            leave = self._leave_for_latency(min(leave, free), target_of, sizes, free)
         if self.budget.bytes is not None:
             leave = self._leave_for_bytes(min(leave, free), flat, free, units, shapes)
         if leave > free:
@@ -172,15 +180,37 @@ class Planner:
 
         assert self.budget.bytes is not None
         limit = self.budget.bytes.limit(size_after(0))
-        low, high = leave, free
-        if size_after(low) <= limit:
-            return low
-        if size_after(high) > limit:
-            raise unreachable(f"bytes={self.budget.bytes}", f"{size_after(high):,} bytes", f"{size_after(0):,} bytes")
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if size_after(middle) <= limit else (middle, high)
-        return high
+        found = fewest(leave, free, lambda count: size_after(count) <= limit)
+        if found is None:
+            raise unreachable(f"bytes={self.budget.bytes}", f"{size_after(free):,} bytes", f"{size_after(0):,} bytes")
+        return found
+
+    def _leave_for_latency(self, leave: int, target_of: Tensor, sizes: Tensor, free: int) -> int:
+        assert self.budget.latency is not None
+        table = self.table
+
+        def seconds_after(count: int) -> float:
+            gone = torch.bincount(target_of[:count], weights=sizes[:count], minlength=len(self.targets)).tolist()
+            return table.seconds([target.numel - out for target, out in zip(self.targets, gone, strict=True)])
+
+        limit = table.limit(self.budget.latency)
+        found = fewest(leave, free, lambda count: seconds_after(count) <= limit)
+        if found is None:
+            raise unreachable(f"latency={milliseconds(limit)}", milliseconds(seconds_after(free)), "more")
+        return found
+
+    @property
+    def table(self) -> LatencyTable:
+        """The table of times of a `latency=` budget. Errors: BudgetError without one."""
+        if self.latency is None:
+            raise BudgetError(
+                f"{Budget(latency=self.budget.latency)} without an engine"
+                if self.budget.latency is not None
+                else "a budget without latency=",
+                "the engine whose time counts, and one batch of inputs",
+                'pass engine="thresher" and example=inputs to thresher.prune, or use thresher.shrink',
+            )
+        return self.latency
 
     def _whole_macs(self) -> float:
         assert self._costs is not None
@@ -190,11 +220,10 @@ class Planner:
 
     def _check(self) -> None:
         if self.budget.latency is not None:
-            raise BudgetError(
-                f"latency={self.budget.latency}",
-                "sparsity, params, flops or bytes",
-                "zeros alone do not save time: use thresher.shrink, which makes layers smaller",
-            )
+            table = self.table
+            limit, fastest = table.limit(self.budget.latency), table.seconds(self._least)
+            if limit < fastest:
+                raise unreachable(f"latency={milliseconds(limit)}", milliseconds(fastest), "more")
         least, most = sum(self._least), sum(high for _, high in self._bounds)
         if self.budget.sparsity is not None:
             kept = kept_count(self.budget.sparsity, self.entries)
@@ -208,10 +237,3 @@ class Planner:
                 raise unreachable(f"params={self.budget.params}", f"{floor:,} ({floor / whole:.2%})", f"{whole:,}")
         if self.budget.bytes is not None and self._file_size is None:
             raise BudgetError(f"bytes={self.budget.bytes}", "a way to measure the file", "use thresher.prune")
-
-
-def _first(cumulative: Tensor, needed: float) -> int:
-    """How many must leave until `cumulative` reaches `needed`."""
-    if needed <= 0:
-        return 0
-    return min(int(torch.searchsorted(cumulative, needed - 1e-6)) + 1, len(cumulative))

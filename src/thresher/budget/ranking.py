@@ -127,6 +127,25 @@ def unreachable(asked: str, low: str, high: str) -> BudgetError:
     )
 
 
+def fewest(low: int, high: int, met: Callable[[int], bool]) -> int | None:
+    """The least count from `low` to `high` that `met`, which holds from some count on; None when none does."""
+    if met(low):
+        return low
+    if not met(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if met(middle) else (middle, high)
+    return high
+
+
+def first_reaching(cumulative: Tensor, needed: float) -> int:
+    """How many must leave until `cumulative` reaches `needed`."""
+    if needed <= 0:
+        return 0
+    return min(int(torch.searchsorted(cumulative, needed - 1e-6)) + 1, len(cumulative))
+
+
 def rank_within(score: Tensor) -> Tensor:
     """Score -> share of the tensor's entries that rank at or below it, in (0, 1]: makes layers comparable, so that a
     global ranking prunes each to the same sparsity.

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from thresher.budget.latency import milliseconds
 from thresher.budget.rich_text import html_table
 from thresher.errors import InputError
 
@@ -37,6 +38,8 @@ class Report:
 
     `asked` is the budget as text, `got` the measured value of each of its terms; `touched` counts entries
     whose keep-or-prune state the final projection changed. `skipped` names weights left out and why.
+    `latency`, where that was asked, in seconds: the limit, the network as it was given (dense), what the table of
+    layers says of the pruned one (predicted) and what that took (measured); engine and threads.
     `l1` is the L1 coefficient that the run stood for: its median, and lowest and highest as shares of it (see
     `thresher.diagnostics.l1_spread`; None when no threshold moved with training).
     Zeros are counted on the exported weights. `params` counts non-zero parameters of the whole model.
@@ -55,6 +58,7 @@ class Report:
     touched: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    latency: Mapping[str, Any] | None = None
     l1: Mapping[str, float] | None = None
 
     @property
@@ -113,6 +117,12 @@ class Report:
             f"whole model: {self.params:,} of {self.total_params:,} parameters non-zero, {left} multiply-adds{share}, "
             f"{self.bytes:,} of {self.dense_bytes:,} bytes",
         ]
+        if self.latency is not None:
+            times = {name: milliseconds(self.latency[name]) for name in ("dense", "predicted", "measured", "limit")}
+            lines.append(
+                f"latency: {times['measured']} measured, {times['predicted']} predicted, limit {times['limit']}, "
+                f"{times['dense']} before; engine {self.latency['engine']}, {self.latency['threads']} threads"
+            )
         if self.l1 is not None:
             lines += [
                 f"L1 coefficient: median {self.l1['median']:.3g}, {self.l1['low']:.2f} to {self.l1['high']:.2f} of it"

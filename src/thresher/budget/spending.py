@@ -12,13 +12,15 @@ from thresher.errors import StateError
 
 
 def entry_costs(planner: Planner, limit: str) -> list[float]:
-    """What one kept entry of each target costs under `limit` ("sparsity", "params", "flops" or "bytes").
+    """What one kept entry of each target costs under `limit` ("sparsity", "params", "flops", "bytes" or "latency").
 
-    Multiply-adds for flops, bytes of the value alone for bytes, 1 for the others.
+    Multiply-adds for flops, bytes of the value alone for bytes, nanoseconds on average for latency, 1 for the others.
     Errors: StateError for flops without known output positions.
     """
     if limit == "bytes":
         return [float(next(target.module.parameters()).element_size()) for target in planner.targets]
+    if limit == "latency":
+        return [1e9 * slope for slope in planner.table.slopes()]
     if limit != "flops":
         return [1.0] * len(planner.targets)
     if planner._costs is None:
@@ -48,6 +50,11 @@ def excess(planner: Planner, masks: Sequence[Tensor], fraction: float = 1.0) -> 
         macs = planner._whole_macs()
         left = planner._fixed_macs + sum(number * cost for number, cost in zip(kept, costs, strict=True))
         spent["flops"] = (left, budget.flops.limit(macs), macs)
+    if budget.latency is not None:
+        table = planner.table
+        seconds = table.seconds([target.numel for target in planner.targets])
+        # In nanoseconds, as what is dense counts at least 1 below.
+        spent["latency"] = (1e9 * table.seconds(kept), 1e9 * table.limit(budget.latency), 1e9 * seconds)
     if budget.bytes is not None:
         assert planner._file_size is not None
         dense = planner._file_size([mask.new_ones(mask.shape) for mask in masks])

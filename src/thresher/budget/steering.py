@@ -88,7 +88,8 @@ class Steering:
         self._last, self._initial, self._curve = max(round(end * steps), 1), initial, Cubic()
         self.every = max(steps // plans, 1)
         self.rate = min(1 / self.every, 0.5)
-        names = [name for name in ("sparsity", "params", "flops", "bytes") if getattr(planner.budget, name) is not None]
+        limits = ("sparsity", "params", "flops", "bytes", "latency")
+        names = [name for name in limits if getattr(planner.budget, name) is not None]
         # Zeros and parameters count the same entries, so they pull at the same places.
         self.shares = dict.fromkeys(names, 1 / len(names))
 

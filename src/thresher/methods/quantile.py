@@ -60,7 +60,8 @@ class QuantileProcess:
         self._end, self._last = max(round(end * job.steps), 1), max(round(settle * job.steps), 1)
         self._settles = settle < 1
         if updates is None:
-            updates = 2000 if job.planner.budget.bytes is None else 200
+            budget = job.planner.budget  # each update searches for the sizes that meet it
+            updates = 2000 if budget.bytes is None and budget.latency is None else 200
         self._every = max(job.steps // updates, 1)
         self._ratios = list(ratios or [1.0] * len(job.targets))
         self._operator_for = operator_for

@@ -90,6 +90,11 @@ def counts(
     Errors: BudgetError.
     """
     sizes = [layer.target.numel for layer in layers]
+    if budget is not None and budget.latency is not None:
+        asked = str(Budget(latency=budget.latency))
+        raise BudgetError(
+            asked, "sparsity, params, flops or bytes", "use thresher.prune with engine= or thresher.shrink"
+        )
     if budget is None:
         if not isinstance(groups, NofM):
             raise BudgetError("no budget", 'budget="sparsity=50%", or groups="2:4"', "say how sparse it shall be")

@@ -10,6 +10,7 @@ from torch import nn
 from thresher.attach import latent
 from thresher.budget.counts import counted_weights
 from thresher.budget.language import Budget
+from thresher.budget.latency import LatencyTable
 from thresher.budget.planner import Planner
 from thresher.operators import Groups
 from thresher.session.measure import file_size_of
@@ -17,7 +18,12 @@ from thresher.targets import Target
 
 
 def planner_of(
-    model: nn.Module, targets: Sequence[Target], groups: Groups, budget: Budget, record: dict[str, Any] | None
+    model: nn.Module,
+    targets: Sequence[Target],
+    groups: Groups,
+    budget: Budget,
+    record: dict[str, Any] | None,
+    latency: LatencyTable | None = None,
 ) -> Planner:
     """The planner of a still plain model. Errors: BudgetError when the budget is out of reach."""
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -27,6 +33,7 @@ def planner_of(
         groups,
         other_params=total - sum(target.numel for target in targets),
         file_size=file_size_of(model, targets, record) if budget.bytes is not None else None,
+        latency=latency,
     )
     if budget.bytes is not None and budget.flops is None:
         # How small the file can get is known only by trying: better now than at the first step.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thresher.attach import latent
+from thresher.budget.latency import milliseconds
 from thresher.budget.planner import FileSize
 from thresher.budget.report import LayerReport, Report
 from thresher.deploy.storage import encoded_bytes, predicted_file_bytes
@@ -77,9 +78,15 @@ def measure(pruner: Pruner, touched: int) -> Report:
         got["flops"] = macs
     if budget is not None and budget.bytes is not None:
         got["bytes"] = size
+    timed = _latency(pruner, [layer.entries - layer.zeros for layer in layers])
+    if timed is not None:
+        got["latency"] = timed["measured"]
     notes = [f"{layer.name} is empty" for layer in layers if layer.zeros == layer.entries]
     if pruner.step < pruner.steps:
         notes.append(f"finished at step {pruner.step} of {pruner.steps}")
+    if timed is not None and timed["measured"] > timed["limit"]:
+        over = f"{milliseconds(timed['measured'])} measured, over the limit of {milliseconds(timed['limit'])}"
+        notes.append(f"latency: {over} that the table of layers meets; ask for less, or measure on an idle machine")
     spread = l1_spread(pruner.trace.clock, pruner.trace.thresholds)
     return Report(
         method=pruner.method.name,
@@ -95,5 +102,21 @@ def measure(pruner: Pruner, touched: int) -> Report:
         touched=touched,
         skipped=tuple((skip.name, skip.reason) for skip in pruner.skipped),
         notes=tuple(notes),
+        latency=timed,
         l1=spread._asdict() if spread.median > 0 and math.isfinite(spread.high) else None,
     )
+
+
+def _latency(pruner: Pruner, kept: Sequence[int]) -> dict[str, Any] | None:
+    """What `latency=` asked, what the table says of the pruned network, and what that really takes; None without it."""
+    if pruner.speed is None or pruner.planner is None or pruner.planner.budget.latency is None:
+        return None
+    clock, table = pruner.speed.clock, pruner.planner.table
+    return {
+        "limit": table.limit(pruner.planner.budget.latency),
+        "dense": table.dense,
+        "predicted": table.seconds(kept),
+        "measured": clock.network(pruner.model, pruner.speed.example),
+        "engine": clock.name,
+        "threads": clock.threads,
+    }

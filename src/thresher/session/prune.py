@@ -13,6 +13,7 @@ from thresher.contracts import Method
 from thresher.methods import parse_method
 from thresher.operators import Groups, parse_groups
 from thresher.session.forecast import LrSchedule
+from thresher.session.latency import Clock
 from thresher.session.pruner import Pruner
 from thresher.targets import Rule, parse_rule
 
@@ -28,6 +29,7 @@ def prune(
     groups: str | Groups = "weight",
     start: int | float = 0,
     example: Any = None,
+    engine: str | Clock | None = None,
     lr_schedule: LrSchedule | None = None,
     record: dict[str, Any] | None = None,
 ) -> Pruner:
@@ -44,7 +46,9 @@ def prune(
         groups: what is pruned as one: "weight", "2:4", "block:4x1", "row", "column", "kernel".
         start: where pruning begins: a step number, or a share of the run when it is a float below 1.
         example: one batch of inputs. Needed for `flops=` with one-shot methods; otherwise output positions are
-            noted during the first forward pass.
+            noted during the first forward pass. `latency=` times the network on it.
+        engine: for `latency=`: "thresher", the sparse engine on this machine's CPU. Layers are timed once at several
+            shares of zeros and kept on disk; or a `thresher.session.Clock` of your own.
         lr_schedule: the scheduler (or rates) that the loop will follow, see `thresher.session.forecast`; lets the
             controller hold the L1 coefficient constant. The scheduler itself is not touched.
         record: JSON object that will be saved beside the weights; its size counts towards `bytes=`.
@@ -66,6 +70,7 @@ def prune(
         groups=parse_groups(groups) if isinstance(groups, str) else groups,
         start=start,
         example=example,
+        engine=engine,
         lr_schedule=lr_schedule,
         record=record,
     )

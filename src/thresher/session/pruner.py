@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from thresher.attach import attach, check_plain, detach, effective, finalize_copy, latent, real_model
 from thresher.budget.counts import PositionCounter, count_positions
 from thresher.budget.language import Budget
+from thresher.budget.latency import LatencyTable
 from thresher.budget.report import Report
 from thresher.contracts import Method
 from thresher.errors import StateError
@@ -28,6 +29,7 @@ from thresher.session.checks import (
 from thresher.session.costs import costs_of, planner_of
 from thresher.session.following import begin, check_whole, meet, take_up, warn_if_unheard
 from thresher.session.forecast import LrSchedule, effective_rate
+from thresher.session.latency import Clock, speed_of
 from thresher.session.listening import Listener
 from thresher.session.measure import dense_file_bytes, measure
 from thresher.session.project import project
@@ -55,6 +57,7 @@ class Pruner:
         groups: Groups,
         start: int | float,
         example: Any,
+        engine: str | Clock | None,
         lr_schedule: LrSchedule | None,
         record: dict[str, Any] | None,
     ) -> None:
@@ -69,7 +72,9 @@ class Pruner:
             groups_of(self._optimizer, self.targets)
         self._record, self._lr_schedule = record, lr_schedule
         self._dense_bytes = dense_file_bytes(self.model, record)
-        self.planner = None if budget is None else planner_of(self.model, self.targets, groups, budget, record)
+        self.speed = speed_of(self.model, self.targets, groups, budget, engine, example)
+        table = None if self.speed is None else self.speed.table
+        self.planner = None if budget is None else planner_of(self.model, self.targets, groups, budget, record, table)
         self.positions: dict[str, float] = {}
         self._counter: PositionCounter | None = None
         if example is not None:
@@ -210,6 +215,7 @@ class Pruner:
             "positions": dict(self.positions),
             "trace": self.trace.state_dict(),
             "process": self.process.state_dict(),
+            "latency": None if self.planner is None or self.planner.latency is None else self.planner.latency.to_dict(),
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -237,4 +243,6 @@ class Pruner:
                 self._counter.close()
                 self._counter = None
             self._take_positions(state["positions"])
+        if self.planner is not None and state.get("latency") is not None:  # not what is measured now: the same masks
+            self.planner.latency = LatencyTable.from_dict(state["latency"])
         self.process.load_state_dict(state["process"])

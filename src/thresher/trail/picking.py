@@ -37,6 +37,8 @@ def choose(
     meeting = list(points) if accuracy_drop is None else _close_enough(points, accuracy_drop)
     if budget is not None:
         limits = Budget.parse(budget)
+        if limits.latency is not None:
+            raise BudgetError(f"{limits} of a trail", "sparsity, params, flops or bytes", "time the network you pick")
         within = [point for point in meeting if meets(point, limits)]
         if not within:
             where = "" if accuracy_drop is None else f" within {accuracy_drop:g} points of the dense accuracy"

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from thresher.apps.train.config import TrainConfig
 
-PRUNING = ("method", "budget", "rules", "groups", "start", "trail")
+PRUNING = ("method", "budget", "engine", "rules", "groups", "start", "trail")
 _SPELLED = {"rules": "--rule"}
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="JSON or TOML file; flags win over it")]

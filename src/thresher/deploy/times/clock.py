@@ -1,0 +1,68 @@
+"""The sparse engine as a clock: seconds of layers, from disk where they were measured before, and of whole networks."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from thresher.deploy.bench.machine import machine
+from thresher.deploy.engine import compile
+from thresher.deploy.engine.library import ISAS, VERSION, native, pick_isa
+from thresher.deploy.times.cache import TimesFile, cache_folder
+from thresher.deploy.times.layer import LayerCase, seconds_by_zeros
+from thresher.errors import InputError
+
+ZEROS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class EngineClock:
+    """Seconds in the engine `thresher` with `threads` threads (None: torch's).
+
+    Layers are measured at the shares of `ZEROS` the first time, and kept in a file for this machine in `folder` (None:
+    THRESHER_CACHE, else thresher in the user's cache folder).
+
+    Errors: InputError when the kernel library is missing.
+    """
+
+    name = "thresher"
+
+    def __init__(self, threads: int | None = None, folder: Path | None = None) -> None:
+        if native().handle is None:
+            raise InputError(f"engine thresher ({native().reason})", "the kernel library", "install a C++ compiler")
+        self.threads = torch.get_num_threads() if threads is None else threads
+        self._isa = ISAS[pick_isa()]
+        self._file = TimesFile(cache_folder() if folder is None else folder, self._machine())
+
+    def _machine(self) -> dict[str, Any]:
+        here = machine()
+        return {
+            "processor": here.processor,
+            "instructions": self._isa,
+            "threads": self.threads,
+            "kernels": VERSION,
+            "system": platform.machine(),
+        }
+
+    def layer(self, case: LayerCase) -> Mapping[float, float]:
+        """Seconds of a layer by its share of zeros, 0 among them.
+
+        Errors: InputError for a layer that the engine does not run.
+        """
+        known = self._file.get(case.key)
+        if known is None or set(known) != set(ZEROS):
+            known = seconds_by_zeros(case, ZEROS, self.threads, self._isa)
+            self._file.put(case.key, known)
+        return known
+
+    def network(self, model: nn.Module, example: Any) -> float:
+        """Seconds of one forward pass of the whole network as it is, outputs compared with torch's.
+
+        Errors: those of `thresher.compile`.
+        """
+        report = compile(model, example, threads=self.threads, engines=("thresher",), isa=self._isa).report()
+        return report.seconds["thresher"]
