@@ -426,8 +426,8 @@ def test_timings_alone_make_a_page_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "a" / "bench.json").write_text(json.dumps({"rows": rows, "variants": variants}))
     page = html.unescape(page_of(tmp_path / "a", out=tmp_path / "r.html"))
     assert (
-        "Timed, not trained, with 90.00 % zeros; 200 B instead of 1.0 KB, 5× smaller; 1 ms a pass instead of 4 (batch 1, 1 thread), 4× faster"
-        in page
+        "Timed, not trained, with 90.00 % zeros; 200 B instead of 1.0 KB, 5× smaller; "
+        "1 ms a pass instead of 4 (batch 1, 1 thread), 4× faster" in page
     )
     assert "Not drawn" not in page
     (figure,) = data_in(page).values()
