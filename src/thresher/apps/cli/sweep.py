@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from thresher.apps.train.config import TrainConfig
 from thresher.apps.train.reading import settings_of
 
 if TYPE_CHECKING:
-    from thresher.apps.sweep import SweepConfig
+    from thresher.apps.sweep import Sweep, SweepConfig
 
 OWN = ("methods", "budgets", "seeds", "lr", "tune", "search", "tune_budget", "held_out")
 _FILLED = ("method", "budget", "seed", "lr", "held_out")
@@ -98,7 +99,8 @@ def sweep(
         typer.echo(f"stopped; go on with: thresher sweep --out {shlex.quote(str(out))}", err=True)
         raise typer.Exit(INTERRUPTED) from error
     write_table(opened)
-    _time_runs([opened.path(run) for run in opened.runs], quiet)
+    with suppress(KeyboardInterrupt):  # the runs are done; the table needs no times
+        _time_rows(opened, quiet)
     record = sweep_record(opened)
     page = report_page([out], out / "report.html")
     if as_json:
@@ -113,14 +115,18 @@ def sweep(
         raise typer.Exit(BROKEN)
 
 
-def _time_runs(folders: list[Path], quiet: bool) -> None:
-    """Milliseconds of each finished run that has none yet, one after the other: workers would disturb each other."""
+def _time_rows(opened: Sweep, quiet: bool) -> None:
+    """Milliseconds of one run in each row of the table, one after the other: workers would disturb each other."""
     from thresher.apps.cli.counting import counter
     from thresher.apps.runs import Run
     from thresher.apps.train.speed import SAVED_AS, time_run
 
-    waiting = [path for path in folders if (path / "result.json").is_file() and not (path / SAVED_AS).is_file()]
-    with counter(quiet, "run", every=5.0) as told:
+    rows: dict[tuple[object, ...], Path] = {}
+    for run in opened.runs:
+        if (opened.path(run) / "result.json").is_file():
+            rows.setdefault((run.method, run.budget, run.lr), opened.path(run))
+    waiting = [path for path in rows.values() if not (path / SAVED_AS).is_file()]
+    with counter(quiet, "row") as told:
         for number, path in enumerate(waiting):
             if told is not None:
                 told(number, len(waiting), f"timing {path.name}")
