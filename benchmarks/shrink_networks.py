@@ -3,8 +3,8 @@
 ResNet-34 and MobileNetV2 (224 px) and an encoder of BERT-base's shape (128 tokens), random weights from their
 configurations, 5 batches of 64. i-SpaSP: `flops=50%`, everything from the first look at the network to the report.
 Taylor: gradients of a cross entropy on every batch, then one step at ratio 0.3, as torch-pruning does it. Beside both,
-one pass over that data without gradients. Seconds are of the processor (all threads), wall-clock beside them. Each
-network's rows in benchmarks/results/shrink_networks.json are replaced when it is run again.
+one pass over that data without gradients. Seconds are of the processor (all threads), wall-clock beside them. A row in
+benchmarks/results/shrink_networks.json is replaced when it is run again.
 
     python benchmarks/shrink_networks.py                    # half an hour on one core
     python benchmarks/shrink_networks.py resnet34
@@ -18,7 +18,7 @@ import copy
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 import thresher
 
 RESULTS = Path(__file__).parent / "results" / "shrink_networks.json"
+METHODS = ("ispasp", "taylor")
 NAMES = ("resnet34", "mobilenetv2", "bert-base shape")
 Row = dict[str, Any]
 
@@ -103,29 +104,31 @@ def taylor(model: nn.Module, batches: list[Any]) -> None:
     pruner.step()
 
 
-def rows_of(name: str, quick: bool, count: int) -> Iterator[Row]:
-    """Both methods on one network."""
+def rows_of(name: str, methods: Sequence[str], quick: bool, count: int) -> Iterator[Row]:
+    """The methods on one network."""
     model, make = network(name, quick)
     batches = [make(4 if quick else 64) for _ in range(count)]
     forward(model, batches[:1])
     common = {"network": name, "batches": count, "threads": torch.get_num_threads(), "torch": torch.__version__}
     one_pass, _ = timed(lambda: forward(model, batches))
     budget = "flops=90%" if quick else "flops=50%"
-    spent, found = timed(lambda: thresher.shrink_plan(model, "ispasp", budget, calibration=batches))
-    yield {
-        **common, "method": "ispasp", **spent, "one_pass": one_pass, "groups": len(found.plan.groups),
-        "macs_share": found.report.macs / found.report.total_macs,
-    }  # fmt: skip
-    del found
-    twin = copy.deepcopy(model)
-    spent, _ = timed(lambda: taylor(twin, batches))
-    yield {**common, "method": "torch-pruning taylor", **spent, "one_pass": one_pass}
+    if "ispasp" in methods:
+        spent, found = timed(lambda: thresher.shrink_plan(model, "ispasp", budget, calibration=batches))
+        report = found.report
+        cut = {"groups": len(found.plan.groups), "macs_share": report.macs / report.total_macs}
+        yield {**common, "method": "ispasp", **spent, "one_pass": one_pass, **cut}
+        del found, report
+    if "taylor" in methods:
+        twin = copy.deepcopy(model)
+        spent, _ = timed(lambda: taylor(twin, batches))
+        yield {**common, "method": "taylor", **spent, "one_pass": one_pass}
 
 
 def main() -> None:
     """Run the networks asked for and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NETWORK")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--batches", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -136,9 +139,9 @@ def main() -> None:
     record = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     record |= {"version": 1, "quick": args.quick, "machine": platform.machine()}
     for name in args.names:
-        record["rows"] = [row for row in record["rows"] if row["network"] != name]
-        for row in rows_of(name, args.quick, args.batches):
-            record["rows"].append(row)
+        for row in rows_of(name, args.methods, args.quick, args.batches):
+            same = ("network", "method")
+            record["rows"] = [old for old in record["rows"] if any(old[key] != row[key] for key in same)] + [row]
             print(json.dumps(row), flush=True)
             args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

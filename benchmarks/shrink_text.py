@@ -31,7 +31,7 @@ import thresher
 from thresher.shrinking import SELECTIONS, Selection, parse_selection
 
 RESULTS = Path(__file__).parent / "results" / "shrink_text.jsonl"
-METHODS = [name for name in SELECTIONS if name != "bn-scale"]
+METHODS = [*(name for name in SELECTIONS if name != "bn-scale"), "ispasp, balanced"]
 RATE = 1e-3
 
 
@@ -55,7 +55,7 @@ class Bench:
 
     def selection(self, method: str, debias: bool) -> Selection:
         """The method as every row has it."""
-        found = parse_selection(method)
+        found = thresher.ISpaSP(balance=True) if method == "ispasp, balanced" else parse_selection(method)
         changes = {"debias": debias} | ({"seed": self.seed} if method == "random" else {})
         return dataclasses.replace(found, **changes)  # type: ignore[type-var]
 

@@ -20,6 +20,7 @@ from thresher.recovery import (
     ispasp_sampled,
     omp_order,
 )
+from thresher.recovery.balance import balanced, reading_sizes
 from thresher.recovery.samples import SCORES, Score
 from thresher.shrinking.given import recovered
 from thresher.shrinking.scored import Scored
@@ -63,8 +64,10 @@ class ISpaSP:
         samples: for "l1" and "sum", columns of hidden values (positions, tokens) to keep of each layer; losses are
             over all of them anyway.
         debias: refit the reading weights by least squares to what the whole layer gave.
+        balance: measure hidden values as they are read, ‖W1[:, i]‖ ‖H_i‖, so that the choice does not depend on how the
+            network shares a unit's size between its two layers.
 
-    Source: Wolfe and Kyrillidis, arXiv 2112.04905. `debias` is an addition.
+    Source: Wolfe and Kyrillidis, arXiv 2112.04905. `debias` and `balance` are additions.
     """
 
     name: ClassVar[str] = "ispasp"
@@ -72,6 +75,7 @@ class ISpaSP:
     score: Score = "l2"
     samples: int = 2048
     debias: bool = True
+    balance: bool = False
 
     def __post_init__(self) -> None:
         for name in ("iterations", "samples"):
@@ -82,9 +86,10 @@ class ISpaSP:
             raise InputError(f"score={self.score!r}", "'l2', 'l1' or 'sum'", "correct the score")
 
     def __repr__(self) -> str:
-        # The score is named where it is not the usual one.
+        # What is named only where it is not the usual one: score, balance.
         scored = "" if self.score == "l2" else f", score={self.score!r}, samples={self.samples}"
-        return f"ISpaSP(iterations={self.iterations}{scored}, debias={self.debias})"
+        even = ", balance=True" if self.balance else ""
+        return f"ISpaSP(iterations={self.iterations}{scored}, debias={self.debias}{even})"
 
     @property
     def columns(self) -> int:
@@ -93,12 +98,17 @@ class ISpaSP:
 
     def recover(self, problem: Problem, sizes: Sequence[int], view: View) -> dict[int, Recovery]:
         """One run of the iteration for each size."""
+        scale = reading_sizes(problem) if self.balance else torch.ones(problem.units)
+        problem = balanced(problem) if self.balance else problem
         if self.score == "l2":
             return {size: ispasp(problem, size, iterations=self.iterations) for size in sizes}
         if view.hidden is None:
             raise InputError(f"score={self.score!r} without hidden values", "samples of H", "use thresher.shrink")
         pairs = zip(view.hidden, problem.parts, strict=True)
-        parts = [Sampled(hidden=hidden, weight=part.weight, block=part.block) for hidden, part in pairs]
+        parts = []
+        for hidden, part in pairs:
+            rows = scale.to(hidden).repeat_interleave(part.block)[:, None]
+            parts.append(Sampled(hidden=hidden * rows, weight=part.weight, block=part.block))
         return {
             size: ispasp_sampled(
                 parts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -125,7 +125,7 @@ def shrink_plan(
     if free and allocation == "residual":
         grids = {choice.group.name: _grid(choice, dense[choice.group.name]) for choice in choices}
         predicted = predictions(
-            working, data.first, choices, dense, selection, grids, samples=_samples(data, len(choices))
+            working, data.first, choices, dense, selection, grids, samples=_samples(data, len(choices), limit)
         )
     one = head_of(data.first, 1) if example is data.example else example
     sizes, timed = sizes_of(asked, choices, costs, predicted, model=model, one=one)
@@ -167,9 +167,12 @@ def shrink_plan(
     return Shrunk(small, plan, report)
 
 
-def _samples(data: Calibration, groups: int) -> int:
+def _samples(data: Calibration, groups: int, limit: int | None) -> int:
     """On how many samples a group's effect on the output is measured: in all some 0.75 passes over the data."""
-    known = sum(map(count_of, data.held)) if data.held is not None else MOST_SAMPLES * 4 * groups
+    batches = data.batches if data.held is None else data.held
+    known = MOST_SAMPLES * 4 * groups
+    if isinstance(batches, Sized):
+        known = len(range(len(batches))[:limit]) * count_of(data.first)
     return min(max(known // (4 * groups), FEWEST_SAMPLES), MOST_SAMPLES)
 
 
