@@ -234,3 +234,39 @@ def test_a_decoder_layer_of_transformers_runs_its_projections_in_the_engine() ->
 def test_unknown_values_are_refused() -> None:
     with pytest.raises(InputError, match="values='int3'"):
         compile(nn.Linear(3, 3), torch.ones(1, 3), values="int3")
+
+
+def test_a_file_that_asks_for_the_kernel_or_the_layout_where_they_cannot_run_is_refused(tmp_path: Path) -> None:
+    from thresher.deploy.storage import load_state, save
+
+    path = tmp_path / "fast.safetensors"
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 1)).eval()
+    compile(model, torch.randn(1, 3, 9, 9), threads=1, engines=("thresher",), limit=0.1).save(path)
+    tensors, record = load_state(path)
+    for change in ({"flat": [True]}, {"flat": [True, True]}, {"flat": 3}):
+        save(tensors, tmp_path / "broken.safetensors", record={**record, **change})
+        with pytest.raises(InputError):
+            load_compiled(tmp_path / "broken.safetensors")
+    for number in record["blockings"]:
+        blocking = {**record["blockings"][number], "kernel": "bitmask"}
+        changed = {**record, "blockings": {**record["blockings"], number: blocking}}
+        save(tensors, tmp_path / "broken.safetensors", record=changed)
+        with pytest.raises(InputError, match="bitmask"):
+            load_compiled(tmp_path / "broken.safetensors")
+
+
+def test_one_token_lies_flat_where_that_is_the_fastest_and_other_batches_still_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import thresher.deploy.engine.compiling as module
+
+    monkeypatch.setattr(module, "seconds_of", lambda call, *_: 1.0)  # the first way is kept: flat
+    model = llama()
+    fast = compile(model, torch.randn(1, 1, 96), threads=2, engines=("thresher",))
+    assert "side by side" in fast.report().mode
+    fast.save(tmp_path / "fast.safetensors")
+    again = load_compiled(tmp_path / "fast.safetensors", threads=1)
+    for batch in (1, 5):
+        x = torch.randn(batch, 1, 96)
+        close(fast(x), model(x).detach().double())
+        assert torch.equal(again(x), fast(x))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from thresher.deploy.bench.machine import machine
 from thresher.deploy.engine import compile
@@ -60,9 +62,13 @@ class EngineClock:
         return known
 
     def network(self, model: nn.Module, example: Any) -> float:
-        """Seconds of one forward pass of the whole network as it is, outputs compared with torch's.
+        """Seconds of one forward pass of the whole network as it is, outputs compared with torch's. A network on
+        another device is copied to the CPU for it.
 
         Errors: those of `thresher.compile`.
         """
+        if any(tensor.device.type != "cpu" for tensor in (*model.parameters(), *model.buffers())):
+            model = copy.deepcopy(model).cpu()
+        example = pytree.tree_map_only(Tensor, Tensor.cpu, example)
         report = compile(model, example, threads=self.threads, engines=("thresher",), isa=self._isa).report()
         return report.seconds["thresher"]
