@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import product
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -90,17 +90,17 @@ def quality_table() -> str:
     return "\n".join(lines)
 
 
-def text_table() -> str:
-    """Accuracy of shrunk encoders: what the choice, the refit and the split over layers bring, mean over seeds."""
-    rows = record("shrink_text.jsonl")
+def text_table(task: str) -> str:
+    """Networks for text: what the choice, the refit and the split over layers bring, mean over seeds."""
+    rows = [row for row in record("shrink_text.jsonl") or [] if row["task"] == task and row["limit"] is None]
     if not rows:
         return NOT_RUN
-    rows = [row for row in rows if row["limit"] is None]
-    dense = {row["seed"]: row["accuracy_dense"] for row in rows}
-    columns = list(product(("uniform", "residual"), (False, True), ("accuracy_cut",)))
-    columns += [("residual", debias, "accuracy_finetuned") for debias in (False, True)]
+    dense = {row["seed"]: row["value_dense"] for row in rows}
+    better = 1 if rows[0]["measure"] == "perplexity" else -1
+    columns = [(split, debias, "value_cut") for split in ("uniform", "residual") for debias in (False, True)]
+    columns += [("residual", debias, "value_finetuned") for debias in (False, True)]
     lines = [
-        f"Dense: {mean(dense.values()):.1f} % (mean over {len(dense)} networks).",
+        f"Dense: {mean(dense.values()):.2f}, {rows[0]['measure']}, {len(dense)} seed{'s' if len(dense) > 1 else ''}.",
         "",
         "| multiply-adds | method | same share | same share, refit | split | split, refit | split, fine-tuned "
         "| split, refit, fine-tuned |",
@@ -114,9 +114,9 @@ def text_table() -> str:
             for split, debias, value in columns
         ]
         found[ratio, method] = [mean(each) if len(each) == len(dense) else None for each in values]
-    for (ratio, method), means in sorted(found.items(), key=lambda item: (item[0][0], -(item[1][3] or 0.0))):
-        cells = " | ".join("not run" if each is None else f"{each:.1f}" for each in means)
-        lines.append(f"| {ratio:g}× | `{method}` | {cells} |")
+    for (ratio, method), means in sorted(found.items(), key=lambda item: (item[0][0], better * (item[1][3] or 0.0))):
+        cells = ("not run" if each is None else f"{each:,.1f}" if each < 1000 else f"{each:,.0f}" for each in means)
+        lines.append(f"| {ratio:g}× | `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -167,7 +167,8 @@ TABLES = {
     "engine": engine_table,
     "decoding": decoding_table,
     "shrink_quality": quality_table,
-    "shrink_text": text_table,
+    "shrink_text_stories": partial(text_table, "stories"),
+    "shrink_text_sst2": partial(text_table, "sst2"),
     "shrink_selection": selection_table,
     "shrink_networks": networks_table,
     "shrink_growth": growth_table,

@@ -119,7 +119,7 @@ def test_convolutions_and_norms_can_really_be_timed() -> None:
 
 def test_training_for_a_latency_budget_needs_an_engine_and_names_shrink() -> None:
     model = mlp()
-    with pytest.raises(BudgetError, match="without engine and example(.|\n)*or shrink"):
+    with pytest.raises(BudgetError, match=r"without engine and example(.|\n)*or shrink"):
         thresher.prune(model, torch.optim.SGD(model.parameters(), 0.1), thresher.Lats(), "latency=50%", steps=3)
 
 
