@@ -405,6 +405,7 @@ def test_a_structured_run_shows_widths_errors_and_the_bound(tmp_path: Path) -> N
     assert drawn == {
         "at the end of the run": {"dense, measured": 5, "multiply-adds promise": 2, "now, measured": 3.1},
         "bench": {"torch dense": 2.4, "multiply-adds promise": 0.96, "thresher pruned": 1.2},
+        "the budget's own measurement": {"dense": 5, "limit asked": 4, "predicted": 3.5, "now, measured": 3.9},
     }
     layers = figures["Milliseconds by layer"]
     assert layers["names"] == ["conv1"]
@@ -433,6 +434,21 @@ def test_timings_alone_make_a_page_of_their_own(tmp_path: Path) -> None:
     (figure,) = data_in(page).values()
     assert [name for name, _ in figure["variants"]] == ["batch 1, 1 thread", "batch 16, 1 thread"]
     assert figure["names"] == ["torch dense", "torch pruned", "thresher pruned"]
+
+
+def test_times_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
+    for name, at in (("a", 1.0), ("b", 2.0), ("c", None)):
+        run = write_run(tmp_path / name)  # each with milliseconds in torch, to which zeros make no difference
+        rows = [{"engine": "torch", "variant": "dense", "batch": 1, "milliseconds": 4.0, "agrees": True}]
+        rows.append({"engine": "wrong", "variant": "pruned", "batch": 1, "milliseconds": 0.1, "agrees": False})
+        rows.append({"engine": "thresher", "variant": "pruned", "batch": 1, "milliseconds": at, "agrees": True})
+        if at is not None:
+            (run / "bench.json").write_text(json.dumps({"rows": rows}))
+    page = page_of(tmp_path / "a", tmp_path / "b", tmp_path / "c", out=tmp_path / "r.html")
+    figures = {one["title"]: one for one in data_in(page).values()}
+    assert figures["Accuracy against milliseconds"]["across"] == [1.5]  # runs alike: their mean, without the third
+    assert "ms: one pass at batch 1." in page
+    assert "1.5 ms a pass instead of 3 (torch)" in page  # its own section still says what it knows
 
 
 @pytest.mark.parametrize("name", ["shrink.json", "plan.json", "bench.json", "histograms.json", "sensitivity.json"])

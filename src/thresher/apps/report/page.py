@@ -20,7 +20,7 @@ from thresher.apps.report.explorer import LABELS, Place, places_of
 from thresher.budget.report import write_text
 from thresher.errors import InputError
 from thresher.plots.figures import OF_ONE_RUN, OF_SEVERAL_RUNS, Detail, Figure
-from thresher.plots.figures.bunches import best_settings
+from thresher.plots.figures.bunches import best_settings, timed_alike
 from thresher.plots.formats import count, flat, percent, share, short, size
 from thresher.plots.outcome import Outcome, outcome_of
 from thresher.plots.reading import FILES, ONLY_PRUNED, Run, read_run, run_of_bench
@@ -88,6 +88,7 @@ def render(runs: Sequence[Run], detail: Detail, most_sections: int, stamp: str |
     outcomes = [outcome_of(run) for run in runs]
     sections = [_section(number, run, outcomes[number], detail) for number, run in enumerate(runs[:most_sections])]
     several = len(runs) > 1
+    alike, condition = timed_alike(outcomes)
     drawn = [draw(outcomes) for draw in OF_SEVERAL_RUNS.values()] if several else []
     comparison = tuple((f"all-{number}", figure) for number, figure in enumerate(drawn) if figure is not None)
     plots = [*comparison, *(pair for section in sections for pair in section.figures)]
@@ -105,10 +106,10 @@ def render(runs: Sequence[Run], detail: Detail, most_sections: int, stamp: str |
         title=f"{runs[0].name}: pruning report" if not several else f"{len(runs)} pruning runs",
         outcomes=outcomes,
         sections=sections,
-        timed=any(one.milliseconds is not None for one in outcomes),
+        timed=condition,
         comparison=comparison,
         differing=_differing(runs[:_COLUMNS]) if several else None,
-        listed=outcomes[:_LISTED],
+        listed=alike[:_LISTED],
         compared=outcomes[:_COLUMNS],
         best=best_settings(outcomes) if several else None,
         labels=LABELS,

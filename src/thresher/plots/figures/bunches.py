@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from thresher.plots.figures.figure import Table, table
@@ -61,10 +61,23 @@ def bunches_of(outcomes: Sequence[Outcome]) -> list[Bunch]:
     ]
 
 
+def timed_alike(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], str | None]:
+    """The runs with the times that can be compared, and the condition under which those were taken.
+
+    Times of other conditions are left out, and those of an engine to which the zeros of the run make no difference.
+    """
+    telling = [one.timed for one in outcomes if one.zeros_timed or (one.sparsity is None and one.milliseconds)]
+    condition = max(telling, key=telling.count, default=None)
+    found = [
+        one if one.timed == condition else replace(one, milliseconds=None, milliseconds_dense=None) for one in outcomes
+    ]
+    return found, condition
+
+
 def best_settings(outcomes: Sequence[Outcome]) -> Table | None:
     """Per method and budget the bunch with the highest mean accuracy."""
     best: dict[tuple[str, str], Bunch] = {}
-    for bunch in bunches_of([one for one in outcomes if one.pruned]):
+    for bunch in bunches_of([one for one in timed_alike(outcomes)[0] if one.pruned]):
         key = (bunch.method, bunch.asked)
         if bunch.accuracies and (key not in best or fmean(bunch.accuracies) > fmean(best[key].accuracies)):
             best[key] = bunch

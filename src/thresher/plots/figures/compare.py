@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from thresher.plots.figures.bunches import Bunch, bunches_of, mean_of
+from thresher.plots.figures.bunches import Bunch, bunches_of, mean_of, timed_alike
 from thresher.plots.figures.figure import Axis, Figure, Series, Values, rounded, table
 from thresher.plots.formats import count, percent, short, size
 from thresher.plots.outcome import Outcome
@@ -35,16 +35,9 @@ def accuracy_against_bytes(outcomes: Sequence[Outcome]) -> Figure | None:
 
 def accuracy_against_time(outcomes: Sequence[Outcome]) -> Figure | None:
     """Fewer milliseconds are better. Only runs that were timed alike, and by an engine that their zeros matter to."""
-    telling = [one.timed for one in outcomes if one.zeros_timed or (one.sparsity is None and one.milliseconds)]
-    condition = max(telling, key=telling.count, default=None)
+    alike, condition = timed_alike(outcomes)
     axis = Axis(label="milliseconds a pass")
-    made = _scatter(
-        "Accuracy against milliseconds",
-        axis,
-        outcomes,
-        lambda one: one.milliseconds if one.timed == condition else None,
-        short,
-    )
+    made = _scatter("Accuracy against milliseconds", axis, alike, lambda one: one.milliseconds, short)
     return None if made is None else replace(made, caption=f"{made.caption} Timed at {condition}.".strip())
 
 

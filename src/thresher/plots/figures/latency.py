@@ -82,14 +82,15 @@ def _own(run: Run, share: float | None) -> dict[str, list[Row]]:
 
 def _limited(run: Run) -> dict[str, list[Row]]:
     """What a run with a latency budget predicted from its table of layers, and measured."""
-    record = run.shrink.get("latency")
+    record = run.shrink.get("latency") or run.report.get("latency")
     if not isinstance(record, Mapping):
         return {}
-    names = {"dense": "dense, measured", "limit": "limit asked", "predicted": "predicted", "got": "now, measured"}
+    names = {"dense": "dense", "limit": "limit asked", "predicted": "predicted", "got": "now, measured"}
+    names["measured"] = "now, measured"
     rows: list[Row] = [
         (name, 1000 * at, None, None) for key, name in names.items() if (at := number(record.get(key))) is not None
     ]
-    return {f"the budget, {text(record.get('on'), 30)}": rows} if rows else {}
+    return {"the budget's own measurement": rows} if rows else {}
 
 
 def layer_times(run: Run, detail: Detail) -> Figure | None:

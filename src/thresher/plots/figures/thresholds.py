@@ -117,7 +117,9 @@ def _steadiness(trace: Sequence[tuple[float, float]]) -> str:
         return text
     below, above = min(late) / middle - 1, max(late) / middle - 1
     low, high = (f"{round(100 * move, 1) + 0.0:+.1f} %".replace("-", "−") for move in (below, above))
-    return f"{text} Median {middle:.3g}; after the first tenth of the run it stays within {low} to {high} of the median."
+    return (
+        f"{text} Median {middle:.3g}; after the first tenth of the run it stays within {low} to {high} of the median."
+    )
 
 
 def _together(names: Sequence[str], whole: int) -> str:
