@@ -113,6 +113,26 @@ class Encoder(nn.Module):
         return self.head(self.encoder(x).mean(1))
 
 
+class Experts(nn.Module):
+    """A block whose FFN is four experts of plain layers, two for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm, self.head = nn.Linear(16, 32), nn.LayerNorm(32), nn.Linear(32, 10)
+        self.router = nn.Linear(32, 4, bias=False)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        flat = self.norm(x).flatten(0, 1)
+        shares, chosen = self.router(flat).softmax(-1).topk(2)
+        mixed = torch.zeros_like(flat)
+        for number, expert in enumerate(self.experts):
+            rows, place = (chosen == number).nonzero(as_tuple=True)
+            mixed = mixed.index_add(0, rows, expert(flat[rows]) * shares[rows, place, None])
+        return self.head(x + mixed.reshape(x.shape)).mean(1)
+
+
 class Seq2Seq(nn.Module):
     """torch's own encoder and decoder: attention to itself and across."""
 
@@ -209,6 +229,7 @@ NETWORKS: list[tuple[str, str, Callable[[], nn.Module], Callable[[], Any]]] = [
     ("Phi-3", "decoder, fused layers", hf("Phi3ForCausalLM", "Phi3Config", **GROUPED), words()),
     ("Mixtral", "decoder, experts", hf("MixtralForCausalLM", "MixtralConfig", num_local_experts=4, **GROUPED), words()),
     ("torch Transformer", "encoder and decoder", Seq2Seq, lambda: {"x": torch.randn(8, 6, 32), "y": torch.randn(8, 5, 32)}),
+    ("mixture of experts", "experts of plain layers", Experts, lambda: torch.randn(16, 12, 16)),
     ("T5 encoder", "encoder, shared position bias", hf("T5EncoderModel", "T5Config", d_model=32, d_kv=8, d_ff=128, num_layers=2, num_heads=4, vocab_size=64), words()),
     ("T5", "encoder and decoder, shared position biases", hf("T5ForConditionalGeneration", "T5Config", d_model=32, d_kv=8, d_ff=128, num_layers=2, num_heads=4, vocab_size=64, pad_token_id=0, decoder_start_token_id=0), pairs()),
     ("BART", "encoder and decoder", hf("BartModel", "BartConfig", d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, **TEXT), pairs()),

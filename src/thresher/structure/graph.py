@@ -190,6 +190,8 @@ def _assembled(name: str, axes: _Axes, names: dict[Any, str], alone: Any) -> Cou
             index[root % units].append(number)
         size = width_of(modules[module], axis)
         assert size is not None
+        if max(entry) >= size:  # a router's outputs pick rows of the stream, and pass for its channels
+            return LeftWhole(name, f"{module} is {size} wide, too narrow for its {len(entry)} units")
         divisions = divisions_of(modules[module], axis)
         if len({len(each) for each in index}) > 1 or (divisions > 1 and len(entry) != size):
             return LeftWhole(name, f"{module} holds its units unevenly")
