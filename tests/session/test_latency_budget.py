@@ -211,3 +211,25 @@ def test_the_cache_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert cache_folder() == tmp_path
     monkeypatch.delenv(VARIABLE)
     assert cache_folder().name == "thresher"
+
+
+def test_the_network_itself_says_how_much_more_its_layers_cost_among_others() -> None:
+    class Colder(Counting):
+        def network(self, model: nn.Module, example: Any) -> float:
+            return MS + 2 * (super().network(model, example) - MS)  # each layer twice as long as alone
+
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    pruner = thresher.prune(model, None, "magnitude", "latency=60%", example=X, engine=Colder())
+    assert pruner.planner is not None
+    table = pruner.planner.table
+    assert table.dense == pytest.approx(7 * MS)
+    assert table.rest == pytest.approx(MS)
+    assert table.seconds([1000, 500]) == pytest.approx(4 * MS)
+    report = pruner.finish()
+    assert report.latency is not None
+    assert report.latency["measured"] == pytest.approx(report.latency["predicted"])
+    stay = [parameter.detach() != 0 for parameter in model.parameters()]
+    assert all(
+        torch.equal(new[kept], old[kept]) for new, old, kept in zip(model.parameters(), before, stay, strict=True)
+    )

@@ -20,6 +20,7 @@ from thresher.deploy.times.layer import LayerCase, seconds_by_zeros
 from thresher.errors import InputError
 
 ZEROS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+LIMIT = 20.0  # seconds of tuning: a whole network tuned less well than its layers would seem to have a large rest
 
 
 class EngineClock:
@@ -70,5 +71,5 @@ class EngineClock:
         if any(tensor.device.type != "cpu" for tensor in (*model.parameters(), *model.buffers())):
             model = copy.deepcopy(model).cpu()
         example = pytree.tree_map_only(Tensor, Tensor.cpu, example)
-        report = compile(model, example, threads=self.threads, engines=("thresher",), isa=self._isa).report()
-        return report.seconds["thresher"]
+        how: dict[str, Any] = {"threads": self.threads, "engines": ("thresher",), "isa": self._isa, "limit": LIMIT}
+        return compile(model, example, **how).report().seconds["thresher"]
