@@ -156,7 +156,7 @@ class ErfLaw:
         pulls = []
         for theta, gradient, shell in zip(thetas, gradients, shells, strict=True):
             if shell.simple:
-                pulls.append(inner(torch.where(theta.abs() > shell.threshold, 0, theta), gradient).to(x))
+                pulls.append(inner(theta * (theta.abs() <= shell.threshold), gradient).to(x))
                 continue
             magnitude, level = self._groups.magnitude(theta), shell.level(theta, self._groups)
             pruned = magnitude <= self._groups.cap(theta, level)

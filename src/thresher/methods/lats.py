@@ -98,7 +98,7 @@ class LatsProcess:
         self._config, self._job = config, job
         self._last = max(round(config.settle_at * job.steps), 1)
         self._pace = Pace(config.schedule, job.forecast[: self._last] or [1.0])
-        self._horizon = RecedingHorizon()
+        self._horizon = RecedingHorizon(steady=config.mode == "during")
         self._moved = [0.0] * len(job.targets)
         self._held = list(self._moved)  # what is in force: `_moved` within the bounds of each tensor's rules
         self._scale: float | None = None if config.threshold is None else config.threshold / self._pace.whole

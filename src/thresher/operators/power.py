@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,8 @@ def power_threshold(
     wide, magnitude = widen(source), groups.magnitude(source)
     cap = groups.cap(source, threshold.detach())
     kept = magnitude > cap
-    below = torch.where(kept, (cap - magnitude) / torch.where(kept, magnitude, 1), -1)  # t/|θ| − 1
-    factor = (-torch.expm1(p * torch.log1p(below))) ** (1 / p)
-    value = torch.where(kept, wide * factor, 0)
+    least = torch.finfo(magnitude.dtype).tiny
+    below = ((cap - magnitude) / magnitude.clamp(min=least)).clamp(max=0)  # t/|θ| − 1; 0 where pruned, as is the factor
+    factor = kept if p == math.inf else (-torch.expm1(p * torch.log1p(below))) ** (1 / p)
+    value = wide * factor + 0.0  # not -0
     return straight_through(theta, value, kept=None if pruned_gradient == 1 else kept, pruned_gradient=pruned_gradient)
