@@ -21,6 +21,7 @@ import torch
 import thresher
 from thresher.apps.data import Batches, load_data
 from thresher.apps.models import build_model, normalisation_of
+from thresher.apps.train.objective import Objective
 from thresher.diagnostics.l1 import l1_spread
 
 RESULTS = Path(__file__).parent / "results" / "cifar10.jsonl"
@@ -48,7 +49,9 @@ def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
     """One row: train, prune, finish, measure."""
     torch.manual_seed(key["seed"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_model("resnet20", num_classes=10, input_shape=(3, 32, 32), weights="cifar10").to(device)
+    model, teacher = (
+        build_model("resnet20", num_classes=10, input_shape=(3, 32, 32), weights="cifar10").to(device) for _ in range(2)
+    )
     mean, std = normalisation_of(model) or (data.mean, data.std)
     train = Batches(
         data.train, 128, train=True, augment="crop_flip", mean=mean, std=std, seed=key["seed"], device=device
@@ -61,11 +64,17 @@ def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
         model, optimizer, key["method"], f"sparsity={key['sparsity']}%", steps=steps, lr_schedule=scheduler
     )
     forward = torch.compile(model)
+    objective = Objective(
+        torch.compile(teacher),  # type: ignore[arg-type]
+        distill=key.get("distill", 0.0),
+        temperature=4.0,
+        label_smoothing=0.0,
+    )
     started = time.time()
     for _ in range(key["epochs"]):
         for inputs, labels in train:
             with torch.autocast(device, torch.bfloat16):
-                loss = torch.nn.functional.cross_entropy(forward(inputs), labels)
+                loss = objective(forward(inputs), inputs, labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -101,6 +110,7 @@ def main() -> None:
     parser.add_argument("--lrs", nargs="+", type=float, default=[0.025, 0.05])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--shape", choices=["cosine", "flat"], default="cosine", help="of the learning rate")
+    parser.add_argument("--distill", type=float, default=0.0, help="share of the loss that the dense network sets")
     args = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
@@ -112,8 +122,12 @@ def main() -> None:
                     key = {"method": method, "sparsity": sparsity, "lr": lr, "seed": seed, "epochs": args.epochs}
                     if args.shape != "cosine":
                         key["shape"] = args.shape
+                    if args.distill:
+                        key["distill"] = args.distill
                     if any(
-                        row.get("shape") == key.get("shape") and all(row[name] == value for name, value in key.items())
+                        row.get("shape") == key.get("shape")
+                        and row.get("distill") == key.get("distill")
+                        and all(row[name] == value for name, value in key.items())
                         for row in rows
                     ):
                         continue

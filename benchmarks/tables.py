@@ -38,6 +38,7 @@ LABELS = {
     "pgh": "PGH, during training",
     "lats-early": "LATS, early pruning (`lats-early`)",
     "power": "power-p",
+    "power, distilled 0.9": "power-p, distilled from the dense network (0.9 of the loss)",
     "st3": "ST-3",
     "asl": "ASL, as published",
     "asl:scope=global,p=3,settle=1": "ASL, one scale, power-p operator (`asl:scope=global,p=3,settle=1`)",
@@ -56,6 +57,7 @@ ABLATION = {
         "ltp:scope=global,pruned_gradient=1,temperature=0.3",
     ),
     "threshold on a quantile": ("gmp", "st3", "power", "power:end=0.3", "power, flat learning rate"),
+    "power-p with distillation": ("power", "power, distilled 0.9"),
     "LATS": ("lats", "lats-early", "lats-early:settle=0.5"),
 }
 
@@ -72,7 +74,15 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     path = RESULTS / f"{name}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     shape = {None: "", "flat": ", flat learning rate"}
-    return [{**row, "method": SAME.get(row["method"], row["method"]) + shape[row.get("shape")]} for row in rows]
+    return [
+        {
+            **row,
+            "method": SAME.get(row["method"], row["method"])
+            + shape[row.get("shape")]
+            + (f", distilled {row['distill']:g}" if row.get("distill") else ""),
+        }
+        for row in rows
+    ]
 
 
 def best(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:

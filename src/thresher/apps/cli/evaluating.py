@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from thresher.apps.cli.counting import counter
 from thresher.apps.cli.flags import Json, Quiet
 
 
@@ -27,9 +28,10 @@ def evaluate(
     """
     from thresher.apps.train.measuring import measure_saved
 
-    record: dict[str, Any] = measure_saved(
-        file, data=data, model=model, data_root=data_root, limit=limit, device_name=device
-    )
+    with counter(quiet or as_json, "part", every=5.0) as told:
+        record: dict[str, Any] = measure_saved(
+            file, data=data, model=model, data_root=data_root, limit=limit, device_name=device, told=told
+        )
     if as_json:
         typer.echo(json.dumps(record))
     elif not quiet:

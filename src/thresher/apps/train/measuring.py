@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from thresher.apps.data import Batches, load_data
 from thresher.apps.models import Normalisation
@@ -74,10 +75,13 @@ def measure_saved(
     data_root: Path | None = None,
     limit: int | None = None,
     device_name: str = "auto",
+    told: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent, zeros among convolution and linear weights, size of the file, time of one batch.
 
-    Args, errors: as `open_saved`.
+    Args: as `open_saved`; told: hears of each batch of images: (done, in all, what).
+
+    Errors: as `open_saved`.
     """
     saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device_name)
     net, path = saved.model, saved.path
@@ -90,7 +94,7 @@ def measure_saved(
         "model": saved.network.name,
         "data": saved.data,
         "images": len(saved.test.data),
-        "accuracy": accuracy(net, saved.test),
+        "accuracy": accuracy(net, _counted(saved.test, told)),
         "zeros": zeros,
         "entries": entries,
         "sparsity": zeros / max(entries, 1),
@@ -98,3 +102,12 @@ def measure_saved(
         "milliseconds": 1000 * time_model(net, images, rounds=5, min_time=0.03).seconds,
         "timed_batch": len(images),
     }
+
+
+def _counted(batches: Batches, told: Callable[[int, int, str], None] | None) -> Iterator[tuple[Tensor, Tensor]]:
+    for number, batch in enumerate(batches):
+        if told is not None:
+            told(number, len(batches), "test images")
+        yield batch
+    if told is not None:
+        told(len(batches), len(batches), "")
