@@ -145,6 +145,16 @@ def call(model: nn.Module, example: Any) -> Any:
     return model(example)
 
 
+def overhear(model: nn.Module, example: Any, handles: Sequence[RemovableHandle]) -> None:
+    """One forward pass without gradients in eval mode, after which the hooks behind `handles` come off."""
+    try:
+        with torch.no_grad(), eval_mode(model):
+            call(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode inside the block; each gets its own flag back afterwards."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from thresher.budget.counts import call, eval_mode
+from thresher.budget.counts import overhear
 from thresher.budget.language import Budget
 from thresher.budget.latency import LatencyCurve, LatencyTable
 from thresher.budget.linear import features_of, is_linear
@@ -168,10 +168,5 @@ def _inputs_of(model: nn.Module, targets: Sequence[Target], example: Any) -> dic
     modules = {module for target in targets for module, _ in target.sites}
     wanted = [module for module in modules if is_linear(module) or isinstance(module, _ConvNd)]
     handles = [module.register_forward_pre_hook(partial(note)) for module in wanted]
-    try:
-        with torch.no_grad(), eval_mode(model):
-            call(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    overhear(model, example, handles)
     return found

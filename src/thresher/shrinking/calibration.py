@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thresher.budget.counts import call, eval_mode
+from thresher.budget.counts import overhear
 from thresher.errors import InputError
 from thresher.recovery.moments import inputs_of, placed
 from thresher.recovery.ranks import all_agree
@@ -93,12 +93,7 @@ def _given(model: nn.Module, example: Any, stops: Sequence[str]) -> list[int] | 
         seen[name].append(bytes_of(args))
 
     handles = [model.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in stops]
-    try:
-        with torch.no_grad(), eval_mode(model):
-            call(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    overhear(model, example, handles)
     return [sizes[0] for sizes in seen.values()] if all(len(sizes) == 1 for sizes in seen.values()) else None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from thresher.budget.counts import call, eval_mode
+from thresher.budget.counts import eval_mode, overhear
 from thresher.deploy.latency import measure_ratio
 from thresher.structure import CoupledGroup, Member
 from thresher.structure.cutting import cut_module
@@ -105,12 +105,7 @@ def _inputs_of(model: nn.Module, example: Any, names: set[str]) -> dict[str, _In
         model.get_submodule(name).register_forward_pre_hook(partial(note, name), with_kwargs=True)
         for name in sorted(names)
     ]
-    try:
-        with torch.no_grad(), eval_mode(model):
-            call(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    overhear(model, example, handles)
     return found
 
 
