@@ -24,7 +24,7 @@ def load(path: str | os.PathLike[str], model: M) -> M:
 
     >>> import tempfile
     >>> from thresher.deploy.storage import save
-    >>> from thresher.structure.plan import Cut, GroupPlan
+    >>> from thresher.structure import Cut, GroupPlan
     >>> cuts = (Cut(module="0", axis="out", size=3, keep=(0, 2)), Cut(module="1", axis="in", size=3, keep=(0, 2)))
     >>> plan = ShrinkPlan(model="Sequential", groups=(GroupPlan(name="0", units=3, keep=(0, 2), cuts=cuts),))
     >>> dense = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
