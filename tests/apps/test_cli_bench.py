@@ -48,6 +48,8 @@ def test_a_network_by_name_is_pruned_by_magnitude_and_the_table_is_saved():
     assert 0.69 < pruned.zeros / pruned.entries <= 0.7
     assert pruned.bytes < found.variants["dense"].bytes
     assert json.loads(Path("run/config.json").read_text())["sparsity"] == "70%"
+    assert "report page: run/report.html" in shown
+    assert "Milliseconds a pass" in Path("run/report.html").read_text()
 
 
 def test_without_out_a_new_run_folder_is_named():

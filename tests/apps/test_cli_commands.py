@@ -63,7 +63,9 @@ def test_train_then_prune_then_eval_in_json(here):
     shown = json.loads(call("eval", "sparse", "--json").stdout)
     assert shown["accuracy"] == pruned["result"]["accuracy_after"]
     assert shown["zeros"] == 54_806
-    assert "zeros 54,806 of 60,896" in call("eval", "sparse/model.safetensors", "--data", "digits").stdout
+    shown = call("eval", "sparse/model.safetensors", "--data", "digits")
+    assert "zeros 54,806 of 60,896" in shown.stdout
+    assert "part 1 of 1: test images" in shown.stderr
 
 
 def test_quiet_prints_nothing(here):
@@ -145,7 +147,9 @@ def test_the_demo_prints_a_table(here):
     shown = call("demo", "--dense-epochs", 1, "--epochs", 1, "--method", "gmp").stdout
     assert re.search(r"method +accuracy +zeros +sparsity +bytes +ms +engine +ms dense +faster", shown)
     assert re.search(r"gmp +[\d.]+ % +54,806 +89\.999%", shown)
-    assert [path.parent for path in Path("runs/demo").glob("*/gmp")]
+    (folder,) = {path.parent for path in Path("runs/demo").glob("*/gmp")}
+    assert f"report page: {folder / 'report.html'}" in shown
+    assert "2 runs compared" in (folder / "report.html").read_text()
 
 
 def test_names_are_listed_for_people_and_for_programs():

@@ -45,6 +45,8 @@ def test_a_sweep_is_ordinary_runs_and_ends_in_one_table():
     assert re.search(r"\[4/4\] runs/magnitude_sparsity-80_seed-1: accuracy [\d.]+ %", shown.stderr)
     assert re.search(r"gmp +sparsity=80% +lr=0.05 +2 +[\d.]+ ± [\d.]+ %  +\d+,\d{3} ", shown.stdout)
     assert "Pareto front of accuracy against" in shown.stdout
+    assert "report page: sw/report.html" in shown.stdout
+    assert "4 runs compared" in Path("sw/report.html").read_text()
     record = json.loads(Path("sw/sweep.json").read_text())
     assert (record["version"], [run["state"] for run in record["runs"]]) == (1, ["done"] * 4)
     row = record["rows"][0]
