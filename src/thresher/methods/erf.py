@@ -105,12 +105,13 @@ class ErfLaw:
             self._ratio = self._unit / scale.clamp(min=_TINY)
 
     def refresh(self, thetas: Sequence[Tensor], shells: Sequence[LearnedShell], *, due: bool) -> None:
-        """Center if asked; standard deviations."""
+        """Center if asked; standard deviations, as often as the budget is measured."""
         if self._center:
             for theta, target in zip(thetas, self._targets, strict=True):
                 if not target.depthwise and target.shape[0] > 1:
                     theta.sub_(widen(theta).mean().to(theta.dtype))
-        self.begin(thetas)
+        if due:
+            self.begin(thetas)
 
     def thresholds(self, x: Tensor) -> Tensor:
         """b*sigma, sigma that of the tensor or of the network."""
@@ -156,7 +157,8 @@ class ErfLaw:
         pulls = []
         for theta, gradient, shell in zip(thetas, gradients, shells, strict=True):
             if shell.simple:
-                pulls.append(inner(theta * (theta.abs() <= shell.threshold), gradient).to(x))
+                pruned = (shell.threshold - theta.abs()).ge_(0)  # as numbers: see `operators.precision.above`
+                pulls.append(inner(pruned.mul_(theta), gradient).to(x))
                 continue
             magnitude, level = self._groups.magnitude(theta), shell.level(theta, self._groups)
             pruned = magnitude <= self._groups.cap(theta, level)

@@ -55,7 +55,7 @@ class GateShell(LearnedShell):
         else:
             gate = gate_values(theta, square, self.temperature, full_gradient=self.full_grad, groups=groups)
         # A shut gate is 1e-35; its products with small weights and inputs are subnormal: CPUs slow down a hundredfold.
-        gate, wide = torch.where(gate > _SHUT, gate, 0), widen(theta)
+        gate, wide = nn.functional.threshold(gate, _SHUT, 0.0), widen(theta)
         weight = wide * gate
         if self.pruned_gradient:
             # The last factor is 0 in value and 1 in slope: what the gate holds back arrives in part nevertheless.

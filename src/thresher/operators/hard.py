@@ -29,11 +29,11 @@ def hard_threshold(theta: Tensor, threshold: Tensor, *, groups: Groups = UNSTRUC
     ([2.0, 0.0, 0.0], [-0.5])
     """
     source, level = theta.detach(), threshold.detach()
-    kept = groups.magnitude(source) > groups.cap(source, level)
-    slope = None
-    if threshold.requires_grad:  # a static property, no data: a schedule's threshold saves nothing
-        wide = widen(source)
-        level = level.to(wide.dtype)
-        slope = torch.where(kept | (level == 0), 0, -wide / torch.where(level == 0, 1, level))
-    # Not torch.where, which the CPU does entry by entry; + 0 makes 0 of -0.
-    return straight_through(theta, source * kept + 0.0, threshold=threshold, slope=slope)
+    pruned = (groups.cap(source, level) - groups.magnitude(source)).ge_(0)  # as numbers, see `precision.above`
+    if not threshold.requires_grad:
+        # theta - theta is exactly 0; the part that goes is a constant, so the derivative is the identity.
+        return theta - pruned.mul_(source).to(theta.dtype)
+    wide = widen(source)
+    level = level.to(wide.dtype)
+    slope = -wide * pruned / torch.where(level == 0, torch.inf, level)
+    return straight_through(theta, source * (1 - pruned), threshold=threshold, slope=slope)

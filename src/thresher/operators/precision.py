@@ -20,6 +20,19 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float64 if tensor.dtype == torch.float64 else torch.float32)
 
 
+def above(magnitude: Tensor, cap: Tensor) -> Tensor:
+    """1 where magnitude > cap, else 0, in the dtype of both: a mask of numbers.
+
+    The CPU makes and multiplies numbers several times as fast as truth values, which it converts entry by entry.
+
+    Shapes: cap broadcasts to magnitude. Units: a pure number. Gradient: none. Errors: none. Source: choice.
+
+    >>> above(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0])).tolist()
+    [0.0, 0.0, 1.0]
+    """
+    return (magnitude.detach() - cap.detach()).gt_(0)
+
+
 def rms(tensor: Tensor, dims: tuple[int, ...], count: Tensor | int) -> Tensor:
     """sqrt(Σ x² / count) over `dims` (kept with size 1), with gradient 0 instead of NaN where all x are 0.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .groups import UNSTRUCTURED, Groups
-from .precision import widen
+from .precision import above, widen
 from .soft import soft_threshold
 from .through import straight_through
 
@@ -25,9 +24,8 @@ def channel_rescale(theta: Tensor, threshold: Tensor, *, groups: Groups = UNSTRU
     """
     wide = widen(theta.detach())
     inside = tuple(range(1, wide.ndim))
-    kept = groups.magnitude(wide) > groups.cap(wide, threshold.detach())
     size = wide.abs()
-    survived = torch.where(kept, size, 0)
+    survived = size * above(groups.magnitude(wide), groups.cap(wide, threshold))
     if inside:
         size, survived = size.mean(inside, keepdim=True), survived.mean(inside, keepdim=True)
     return 1.01 / ((survived + 1e-6) / (size + 1e-6) + 0.01)

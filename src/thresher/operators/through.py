@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
-
-
-class _Through(torch.autograd.Function):
-    """The rule of `straight_through`; saves only what that rule reads."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        theta: Tensor,
-        threshold: Tensor | None,
-        value: Tensor,
-        kept: Tensor | None,
-        pruned_gradient: float,
-        slope: Tensor | None,
-    ) -> Tensor:
-        return value.view_as(value)  # a fresh alias: a Function must not return its own input
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, threshold, _, kept, pruned_gradient, slope = inputs
-        ctx.save_for_backward(kept, slope)
-        ctx.pruned_gradient = pruned_gradient
-        ctx.threshold_shape = None if threshold is None else threshold.shape
-        ctx.threshold_dtype = None if threshold is None else threshold.dtype
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        kept, slope = ctx.saved_tensors
-        to_theta = gradient if kept is None else torch.where(kept, gradient, ctx.pruned_gradient * gradient)
-        to_threshold = None
-        if slope is not None:
-            product = gradient.to(slope.dtype) * slope
-            to_threshold = product.sum_to_size(ctx.threshold_shape).to(ctx.threshold_dtype)
-        return to_theta, to_threshold, None, None, None, None
 
 
 def straight_through(
     theta: Tensor,
     value: Tensor,
     *,
-    kept: Tensor | None = None,
-    pruned_gradient: float = 1.0,
+    share: Tensor | None = None,
     threshold: Tensor | None = None,
     slope: Tensor | None = None,
 ) -> Tensor:
-    """w = value; ∂L/∂θ := G where kept, κ·G elsewhere; ∂L/∂d := Σ G·slope.
+    """w = value; ∂L/∂θ := G·share; ∂L/∂d := Σ G·slope.
 
-    A custom function and not `θ + (value − θ).detach()`: that sum rounds the value.
+    As value + (θ − sg(θ)): the bracket is 0, so nothing is rounded, as it would be in θ + sg(value − θ), and -0 becomes
+    0. Ordinary operations, so that compilers, exporters and torch.func see through them.
 
-    Shapes: value and kept as θ; slope broadcasts to θ; threshold broadcasts to θ, its gradient is summed to its shape.
-    Units: value in weight units; slope in weight units per threshold unit.
-    Gradient: as in line 1; without `kept` every entry receives G; without `slope` the threshold receives nothing.
-    Errors: none. The value comes back in θ's dtype.
+    Shapes: value and share as θ; slope broadcasts to θ; threshold broadcasts to θ, its gradient is summed to its shape.
+    Units: value in weight units; share a pure number; slope in weight units per threshold unit.
+    Gradient: as in line 1; without `share` every entry receives G; without `slope` the threshold receives nothing.
+    Errors: none. The value comes back in θ's dtype; where θ is not finite, neither is w.
     Source: choice, the shared form of the backward rules of LATS, ASL and power-p.
 
     >>> theta = torch.tensor([0.5, 0.0], requires_grad=True)
@@ -67,5 +29,8 @@ def straight_through(
     >>> theta.grad.tolist()
     [1.0, 1.0]
     """
-    result: Tensor = _Through.apply(theta, threshold, value.to(theta.dtype), kept, pruned_gradient, slope)  # type: ignore[no-untyped-call]
+    still = theta - theta.detach()
+    result = value.detach().to(theta.dtype) + (still if share is None else (still * share).to(theta.dtype))
+    if threshold is not None and slope is not None:
+        result = result + (slope * (threshold - threshold.detach())).to(theta.dtype)
     return result
