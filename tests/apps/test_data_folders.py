@@ -1,34 +1,12 @@
 """Claims about image folders and the hub."""
 
-import io
 import sys
 import types
 
-import numpy as np
 import pytest
-from PIL import Image
+from data_files import failure, own_cache, picture  # noqa: F401
 
 from thresher.apps.data import load_data
-from thresher.errors import InputError
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def picture(seed, size=(5, 4), mode="RGB", kind="PNG"):
-    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
-
-
-def failure(name, **settings):
-    with pytest.raises(InputError) as caught:
-        load_data(str(name), **settings)
-    return caught.value
 
 
 def make_folder(root, test="test"):

@@ -1,13 +1,11 @@
 """Claims about Parquet files: pixels, names, shards, and the cache of decoded images."""
 
 import io
-import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from data_files import failure, make_set, own_cache, picture, write  # noqa: F401
 from PIL import Image
 
 from thresher.apps.data import data_roots, default_augment, load_data
@@ -15,47 +13,9 @@ from thresher.apps.data.cache import cache_file, read_cache
 from thresher.apps.data.listing import decode
 from thresher.apps.data.parquet import parquet_listing
 from thresher.apps.data.split import channel_statistics
-from thresher.errors import InputError
 
 ROOT = next((place for place in data_roots() if (place / "cifar10" / "test.parquet").is_file()), None)
 REAL = pytest.mark.skipif(ROOT is None, reason="no data folder beside the checkout, and THRESHER_DATA is not set")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def picture(seed, size=(5, 4), mode="RGB", kind="PNG"):
-    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
-
-
-def write(file, images, labels, column="img", names=None):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [None if image is None else {"bytes": image, "path": "a.png"} for image in images]
-    table = pa.table(
-        {column: pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())])), "label": pa.array(labels)}
-    )
-    if names:
-        features = {"label": {"names": names, "_type": "ClassLabel"}, column: {"_type": "Image"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(table, file)
-
-
-def make_set(folder, **settings):
-    write(folder / "train.parquet", [picture(k) for k in range(12)], [k % 3 for k in range(12)], **settings)
-    write(folder / "test.parquet", [picture(50 + k) for k in range(6)], [k % 3 for k in range(6)], **settings)
-    return folder
-
-
-def failure(name, **settings):
-    with pytest.raises(InputError) as caught:
-        load_data(str(name), **settings)
-    return caught.value
 
 
 @pytest.mark.parametrize("column", ["img", "image"])
