@@ -22,7 +22,7 @@ from thresher.recovery.columns import Columns
 from thresher.recovery.lockstep import in_lockstep
 from thresher.recovery.moments import SecondMoments, collect
 from thresher.recovery.reading import hidden_rows
-from thresher.recovery.shifts import shiftable, shifted_moments
+from thresher.recovery.shifts import ShiftedMoments, shiftable
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,14 @@ from thresher.recovery.shifts import shiftable, shifted_moments
     ids=str,
 )
 def test_shifted_sums_are_the_moments_of_the_unfolded_input(module: nn.Conv2d, shape: tuple[int, ...]) -> None:
-    inputs = torch.randn(shape, dtype=torch.float64)
-    rows = hidden_rows(module, inputs, torch.arange(3))
+    total, rows = ShiftedMoments(module), []
+    for wider in (0, 0, 2):
+        inputs = torch.randn(*shape[:-1], shape[-1] + wider, dtype=torch.float64)
+        rows.append(hidden_rows(module, inputs, torch.arange(3)))
+        total.add(inputs)
+    unfolded = torch.cat(rows)
     assert shiftable(module)
-    assert torch.allclose(shifted_moments(module, inputs), rows.T @ rows, atol=1e-12)
+    assert torch.allclose(total.matrix(), unfolded.T @ unfolded, atol=1e-11)
 
 
 def test_positions_are_counted_alike() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from thresher.budget.counts import call, eval_mode
 from thresher.errors import InputError, NumericsError, ThresherError
 from thresher.recovery.reading import channels_of, hidden_rows
-from thresher.recovery.shifts import shiftable, shifted_moments
+from thresher.recovery.shifts import ShiftedMoments, shiftable
 
 # Entries of float64 that one product works on at most, so that a batch of large images needs no copy of itself.
 CHUNK = 1 << 22
@@ -39,6 +39,7 @@ class SecondMoments:
         self.module, self.channels, self.taps, self.enough = module, channels, taps, enough
         self.count = self.items = 0
         self.matrix: Tensor | None = None
+        self._shifted: ShiftedMoments | None = None
 
     @property
     def full(self) -> bool:
@@ -58,15 +59,22 @@ class SecondMoments:
             piece = inputs[start : start + step]
             if shifted:
                 picked = piece[:, self.channels.to(piece.device)].to(torch.float64)
-                product = shifted_moments(self.module, picked)  # type: ignore[arg-type]
+                self._shifted = self._shifted or ShiftedMoments(self.module)  # type: ignore[arg-type]
+                self._shifted.add(picked)
                 self.count += self._positions(piece)
             else:
                 rows = hidden_rows(self.module, piece, self.channels, taps=self.taps, dtype=torch.float64)
                 if keep is not None:
                     rows = rows[keep[start : start + step].to(rows.device, torch.bool).flatten()]
-                product = _gram(rows)
                 self.count += len(rows)
-            self.matrix = product if self.matrix is None else self.matrix.add_(product)
+                self._include(_gram(rows))
+
+    def _include(self, product: Tensor) -> None:
+        self.matrix = product if self.matrix is None else self.matrix.add_(product)
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self.matrix = self._shifted = None
 
     def _positions(self, inputs: Tensor) -> int:
         module: Any = self.module
@@ -88,6 +96,9 @@ class SecondMoments:
 
         Errors: InputError when nothing was seen, NumericsError for NaN or infinity.
         """
+        if self._shifted is not None:
+            self._include(self._shifted.matrix())
+            self._shifted = None
         if self.matrix is None:
             raise InputError(
                 f"no batch that reaches {type(self.module).__name__}",

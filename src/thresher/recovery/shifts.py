@@ -27,41 +27,77 @@ def shiftable(module: nn.Module) -> bool:
     )
 
 
-def shifted_moments(module: nn.Conv1d | nn.Conv2d, picked: Tensor) -> Tensor:
-    """C, (channels · taps) squared, channel-major, of one input (batch, channels, positions...) in its own precision.
+class ShiftedMoments:
+    """C of one layer, (channels · taps) squared, channel-major, summed over inputs in their own precision.
 
-    >>> layer = nn.Conv1d(1, 1, 2)
-    >>> shifted_moments(layer, torch.tensor([[[1.0, 2.0, 3.0]]])).tolist()
+    What is summed are the products by shift, some 40 blocks of (channels) squared for a 3 x 3 kernel; C, of twice their
+    size, is put together once, by `matrix`.
+
+    >>> total = ShiftedMoments(nn.Conv1d(1, 1, 2))
+    >>> total.add(torch.tensor([[[1.0, 2.0, 3.0]]]))
+    >>> total.matrix().tolist()
     [[5.0, 8.0], [8.0, 13.0]]
     """
-    if picked.ndim == 3:
-        picked = picked[:, :, None]
-    kernel, dilation = _two(module.kernel_size, 1), _two(module.dilation, 1)
-    padding = _two(module.padding, 0)
-    extent = picked.shape[2:]
-    reach = [dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)]
-    out = [int(extent[axis]) + 2 * padding[axis] - reach[axis] for axis in (0, 1)]
-    sums = _Sums(picked, reach[0], reach[1])
-    taps = list(product(range(kernel[0]), range(kernel[1])))
-    # Per tap and axis: the input positions that it never meets.
-    missed = [
-        {
-            tap: tuple(place for place in range(int(extent[axis])) if not 0 <= place - start < out[axis])
-            for tap in range(kernel[axis])
-            for start in [dilation[axis] * tap - padding[axis]]
-        }
-        for axis in (0, 1)
-    ]
-    channels = picked.shape[1]
-    matrix = picked.new_zeros(channels, len(taps), channels, len(taps))
-    for first, tap in enumerate(taps):
-        for second in range(first, len(taps)):
-            down, right = (dilation[axis] * (taps[second][axis] - tap[axis]) for axis in (0, 1))
-            block = sums.without(missed[0][tap[0]], missed[1][tap[1]], down, right)
-            matrix[:, first, :, second] = block
-            if second != first:
-                matrix[:, second, :, first] = block.T
-    return matrix.reshape(channels * len(taps), -1)
+
+    def __init__(self, module: nn.Conv1d | nn.Conv2d) -> None:
+        self._kernel, self._dilation = _two(module.kernel_size, 1), _two(module.dilation, 1)
+        self._padding = _two(module.padding, 0)
+        self._reach = [self._dilation[axis] * (self._kernel[axis] - 1) for axis in (0, 1)]
+        self._taps = list(product(range(self._kernel[0]), range(self._kernel[1])))
+        self._sums: dict[tuple[int, int], dict[_Key, Tensor]] = {}
+
+    def add(self, picked: Tensor) -> None:
+        """Take in one input (batch, channels, positions...)."""
+        if picked.ndim == 3:
+            picked = picked[:, :, None]
+        extent = (int(picked.shape[2]), int(picked.shape[3]))
+        grid = _Grid(picked, *self._reach)
+        sums = self._sums.setdefault(extent, {})
+        for key in {key for terms in self._terms(extent).values() for _, key in terms}:
+            block = grid.product(key)
+            sums[key] = sums[key].add_(block) if key in sums else block
+
+    def matrix(self) -> Tensor:
+        """C of all that was taken in."""
+        some = next(block for sums in self._sums.values() for block in sums.values())
+        channels, taps = some.shape[0], len(self._taps)
+        matrix = some.new_zeros(channels, taps, channels, taps)
+        for extent, sums in self._sums.items():
+            for (first, second), terms in self._terms(extent).items():
+                block = sum((sign * sums[key] for sign, key in terms[1:]), start=sums[terms[0][1]])
+                matrix[:, first, :, second] += block
+                if second != first:
+                    matrix[:, second, :, first] += block.T
+        return matrix.reshape(channels * taps, -1)
+
+    def _terms(self, extent: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, _Key]]]:
+        """Per pair of taps: the sums that make its block, each with its sign; the first is that over all positions."""
+        out = [extent[axis] + 2 * self._padding[axis] - self._reach[axis] for axis in (0, 1)]
+        # Per axis and tap: the input positions that it never meets.
+        missed = [
+            [
+                [place for place in range(extent[axis]) if not 0 <= place - start < out[axis]]
+                for tap in range(self._kernel[axis])
+                for start in [self._dilation[axis] * tap - self._padding[axis]]
+            ]
+            for axis in (0, 1)
+        ]
+        found = {}
+        for first, tap in enumerate(self._taps):
+            for second in range(first, len(self._taps)):
+                shift = [self._dilation[axis] * (self._taps[second][axis] - tap[axis]) for axis in (0, 1)]
+                # Where the shift leaves the image, the product is zero anyway.
+                rows, columns = (
+                    tuple(place for place in missed[axis][tap[axis]] if 0 <= place + shift[axis] < extent[axis])
+                    for axis in (0, 1)
+                )
+                down, right = shift
+                terms: list[tuple[int, _Key]] = [(1, ((), (), down, right))]
+                terms += [(-1, (rows, (), down, right))] if rows else []
+                terms += [(-1, ((), columns, down, right))] if columns else []
+                terms += [(1, (rows, columns, down, right))] if rows and columns else []
+                found[first, second] = terms
+        return found
 
 
 def _two(values: Any, first: int) -> tuple[int, int]:
@@ -69,8 +105,8 @@ def _two(values: Any, first: int) -> tuple[int, int]:
     return (first, int(values[0])) if len(values) == 1 else (int(values[0]), int(values[1]))
 
 
-class _Sums:
-    """Sums over positions of H[:, u] H[:, u + shift]ᵀ, whole or over some rows and columns, each worked out once."""
+class _Grid:
+    """One input H, for sums of H[:, u] H[:, u + shift]ᵀ over all positions u or over some rows and columns."""
 
     def __init__(self, picked: Tensor, down: int, right: int) -> None:
         self._height, self._width = int(picked.shape[2]), int(picked.shape[3])
@@ -78,38 +114,17 @@ class _Sums:
         padded = picked.new_zeros(len(picked), self._height + down, self._width + right, picked.shape[1])
         padded[:, : self._height, : self._width] = picked.permute(0, 2, 3, 1)
         self._grid, self._flat, self._line = padded, padded.flatten(0, 2), self._width + right
-        self._known: dict[_Key, Tensor] = {}
 
-    def without(self, rows: tuple[int, ...], columns: tuple[int, ...], down: int, right: int) -> Tensor:
-        """The sum over all u outside `rows` and `columns`."""
-        # Where the shift leaves the image, the product is zero anyway.
-        rows = tuple(row for row in rows if 0 <= row + down < self._height)
-        columns = tuple(column for column in columns if 0 <= column + right < self._width)
-        total = self._whole(down, right)
-        if rows:
-            total = total - self._part(rows, (), down, right)
-        if columns:
-            total = total - self._part((), columns, down, right)
-        if rows and columns:
-            total = total + self._part(rows, columns, down, right)
-        return total
-
-    def _whole(self, down: int, right: int) -> Tensor:
-        key = ((), (), down, right)
-        if key not in self._known:
+    def product(self, key: _Key) -> Tensor:
+        """(channels) squared; rows and columns both empty: over all positions, one of them empty: all of that axis."""
+        rows, columns, down, right = key
+        if not rows and not columns:
             step = down * self._line + right
-            flat = self._flat
-            self._known[key] = flat[: len(flat) - step].T @ flat[step:]
-        return self._known[key]
-
-    def _part(self, rows: tuple[int, ...], columns: tuple[int, ...], down: int, right: int) -> Tensor:
-        key = (rows, columns, down, right)
-        if key not in self._known:
-            high = torch.tensor(rows or range(self._height), device=self._grid.device)
-            high = high[(high + down >= 0) & (high + down < self._height)]
-            wide = torch.tensor(columns or range(self._width), device=self._grid.device)
-            wide = wide[(wide + right >= 0) & (wide + right < self._width)]
-            here = self._grid[:, high[:, None], wide].flatten(0, 2)
-            there = self._grid[:, high[:, None] + down, wide + right].flatten(0, 2)
-            self._known[key] = here.T @ there
-        return self._known[key]
+            return self._flat[: len(self._flat) - step].T @ self._flat[step:]
+        high = torch.tensor(rows or range(self._height), device=self._grid.device)
+        high = high[(high + down >= 0) & (high + down < self._height)]
+        wide = torch.tensor(columns or range(self._width), device=self._grid.device)
+        wide = wide[(wide + right >= 0) & (wide + right < self._width)]
+        here = self._grid[:, high[:, None], wide].flatten(0, 2)
+        there = self._grid[:, high[:, None] + down, wide + right].flatten(0, 2)
+        return here.T @ there

@@ -45,7 +45,8 @@ class Accumulated:
 
     def clear(self) -> None:
         """Free the memory."""
-        self.moments.matrix, self.columns = None, None
+        self.moments.clear()
+        self.columns = None
 
 
 @dataclass(frozen=True, eq=False)
