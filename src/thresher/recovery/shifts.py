@@ -61,13 +61,15 @@ class ShiftedMoments:
         """C of all that was taken in."""
         some = next(block for sums in self._sums.values() for block in sums.values())
         channels, taps = some.shape[0], len(self._taps)
-        matrix = some.new_zeros(channels, taps, channels, taps)
-        for extent, sums in self._sums.items():
-            for (first, second), terms in self._terms(extent).items():
-                block = sum((sign * sums[key] for sign, key in terms[1:]), start=sums[terms[0][1]])
-                matrix[:, first, :, second] += block
-                if second != first:
-                    matrix[:, second, :, first] += block.T
+        zero, matrix = some.new_zeros(()), some.new_empty(channels, taps, channels, taps)
+        each = [(sums, self._terms(extent)) for extent, sums in self._sums.items()]
+        for first, second in each[0][1]:
+            block = sum(
+                (sign * sums[key] for sums, terms in each for sign, key in terms[first, second]), some.new_zeros(())
+            )
+            matrix[:, first, :, second] = block
+            if second != first:
+                matrix[:, second, :, first] = block.T
         return matrix.reshape(channels * taps, -1)
 
     def _terms(self, extent: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, _Key]]]:

@@ -6,17 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from thresher.budget.counts import call, eval_mode
 from thresher.recovery.ranks import summed
 from thresher.shrinking.calibration import head_of
 from thresher.shrinking.choosing import Choice
 from thresher.shrinking.curves import Curve, between, losses_of, relative
 from thresher.shrinking.layers import Gathered, weights_of, write
+from thresher.shrinking.replaying import Replay
 from thresher.shrinking.selections import Selection, View
-from thresher.structure import first_tensor
 
 # Shares of a group's units at which the effect on the output is measured.
 PROBES = (0.25, 0.5, 0.75)
@@ -39,12 +37,6 @@ class Prediction:
         return gain * between(self.curve, size)
 
 
-def output_of(model: nn.Module, inputs: Any) -> Tensor:
-    """The model's first output tensor on `inputs`, in eval mode, without gradients, float64."""
-    with torch.no_grad(), eval_mode(model):
-        return first_tensor(call(model, inputs)).to(torch.float64)
-
-
 def predictions(
     model: nn.Module,
     inputs: Any,
@@ -57,9 +49,8 @@ def predictions(
 ) -> dict[str, Prediction]:
     """Per group its curves over the sizes of `grids`, and its gain from one forward pass of `samples` samples for each
     of three sizes. `model` is put back after each."""
-    inputs = head_of(inputs, samples)
-    whole = output_of(model, inputs)
-    place = whole.device
+    replay = Replay(model, head_of(inputs, samples))
+    whole, place = replay.whole, replay.whole.device
     energy = summed([float(whole.square().sum())], place)[0]
     predicted: dict[str, Prediction] = {}
     for choice in choices:
@@ -68,6 +59,7 @@ def predictions(
         view, refits = View(model, group, seen.hidden), method.debias and seen.taps
         found = method.recover(problem, grids[group.name], view)
         curve = relative(problem, losses_of(problem, found, refits=refits))
+        readers = [member.module for member in group.readers]
         changes: dict[int, float] = {}
         for probe in _probes(group.units, sorted(found)):
             share = curve[probe]
@@ -75,7 +67,7 @@ def predictions(
                 continue
             with weights_of(model, group):
                 write(model, group, problem, found[probe], debias=method.debias, taps=seen.taps)
-                change = float((output_of(model, inputs) - whole).square().sum())
+                change = float((replay.output(readers) - whole).square().sum())
             changes[probe] = change
         # Each process measures on its own samples; all have to come to one split.
         totals = dict(zip(changes, summed(list(changes.values()), place), strict=True))

@@ -12,8 +12,9 @@ from thresher.recovery import Compressibility, fit_compressibility, refit_loss, 
 from thresher.shrinking.curves import Curve
 from thresher.shrinking.latency import LatencyReport
 from thresher.shrinking.passes import CutGroup
-from thresher.shrinking.predicting import Prediction, output_of
+from thresher.shrinking.predicting import Prediction
 from thresher.shrinking.propagation import output_bound
+from thresher.shrinking.replaying import output_of
 from thresher.shrinking.report import GroupReport, ShrinkReport
 from thresher.structure import LeftWhole
 
