@@ -64,9 +64,7 @@ class ShiftedMoments:
         zero, matrix = some.new_zeros(()), some.new_empty(channels, taps, channels, taps)
         each = [(sums, self._terms(extent)) for extent, sums in self._sums.items()]
         for first, second in each[0][1]:
-            block = sum(
-                (sign * sums[key] for sums, terms in each for sign, key in terms[first, second]), some.new_zeros(())
-            )
+            block = sum((sign * sums[key] for sums, terms in each for sign, key in terms[first, second]), zero)
             matrix[:, first, :, second] = block
             if second != first:
                 matrix[:, second, :, first] = block.T

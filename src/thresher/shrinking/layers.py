@@ -22,8 +22,8 @@ from thresher.structure import CoupledGroup, Member, removed_indices
 MOST_ROWS = 4608
 
 
-# Samples whose moments a curve needs at least.
-FEWEST = 64
+# Samples whose moments a curve needs at least, and columns that do for C of any size: two for each row of the largest.
+FEWEST, MOST_COLUMNS = 64, 2 * MOST_ROWS
 
 
 class Accumulated:
@@ -105,7 +105,8 @@ def watch(
     for member in group.readers:
         module, channels = modules[member.module], channels_by_unit(member)
         rows = channels.numel() * (taps_of(module) if taps else 1)
-        moments = SecondMoments(module, channels, taps=taps, enough=None if enough is None else (FEWEST, enough * rows))
+        least = None if enough is None else (FEWEST, min(enough * rows, MOST_COLUMNS))
+        moments = SecondMoments(module, channels, taps=taps, enough=least)
         kept = Columns(module, channels, taps=taps, most=columns) if columns else None
         readers[member.module] = Accumulated(moments, kept)
     return Watched(group, readers, taps)
