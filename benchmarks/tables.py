@@ -43,7 +43,9 @@ LABELS = {
     "asl": "ASL, as published",
     "asl:scope=global,p=3,settle=1": "ASL, one scale, power-p operator (`asl:scope=global,p=3,settle=1`)",
     "ltp": "LTP, as published",
-    "ltp:scope=global,pruned_gradient=1": "LTP, one scale, full gradient to pruned weights",
+    "ltp:scope=global,pruned_gradient=1,settle=1": (
+        "LTP, one scale, full gradient to pruned weights (`ltp:scope=global,pruned_gradient=1,settle=1`)"
+    ),
     "str": "STR",
 }
 # One setting after another at 95 % on seed 0: what each part brings.
@@ -53,6 +55,10 @@ ABLATION = {
     "LTP": (
         "ltp",
         "ltp:pruned_gradient=1",
+        "ltp:scope=global,pruned_gradient=1",
+        "ltp:scope=global,pruned_gradient=1,settle=1",
+    ),
+    "LTP, a softer gate": (
         "ltp:scope=global,pruned_gradient=1",
         "ltp:scope=global,pruned_gradient=1,temperature=0.3",
     ),
@@ -79,7 +85,9 @@ def rows_of(name: str) -> list[dict[str, Any]]:
             **row,
             "method": SAME.get(row["method"], row["method"])
             + shape[row.get("shape")]
-            + (f", distilled {row['distill']:g}" if row.get("distill") else ""),
+            + (f", distilled {row['distill']:g}" if row.get("distill") else "")
+            + (f" at T = {row['temperature']:g}" if row.get("temperature") else "")
+            + (", Nesterov" if row.get("nesterov") else ""),
         }
         for row in rows
     ]
@@ -119,6 +127,23 @@ def cifar10_table() -> str:
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
             cells.append(f"{mean(values):.2f}{spread} ({seeds}, lr {found[0]['lr']:g})")
         lines.append(f"| {LABELS.get(method, f'`{method}`')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def renewed_table() -> str:
+    """What batch norms measured anew bring, over all rows of a method that say so."""
+    found: dict[tuple[str, float, float], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows_of("cifar10"):
+        if "accuracy_norm" in row:
+            found[row["method"], row["sparsity"], row["lr"]].append(row)
+    lines = [
+        "| method | zeros | lr | seeds | as trained | norms measured anew | gain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (method, sparsity, lr), rows in sorted(found.items()):
+        before, after = (mean(row[name] for row in rows) for name in ("accuracy", "accuracy_norm"))
+        cells = [f"`{method}`", f"{sparsity:g} %", f"{lr:g}", str(len(rows)), f"{before:.2f}", f"{after:.2f}"]
+        lines.append(f"| {' | '.join(cells)} | {after - before:+.2f} |")
     return "\n".join(lines)
 
 
@@ -285,6 +310,7 @@ def main() -> None:
     tables = {
         "cifar10": cifar10_table(),
         "variants": variants_table(),
+        "renewed": renewed_table(),
         "ablation": ablation_table(),
         "budgets": budgets_table(),
         "control": control_table(),
