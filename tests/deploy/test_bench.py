@@ -116,6 +116,14 @@ def test_bfloat16_has_rows_of_its_own_and_only_where_an_engine_computes_in_it() 
     assert all(row.agrees and row.difference > 0 for row in half)
 
 
+def test_our_engine_has_bfloat16_rows_with_rounded_weights_and_float32_sums() -> None:
+    found = compared(ENGINES["thresher"], precisions=(FLOAT32, BFLOAT16))
+    exact, half = ([row for row in found.rows if row.precision == precision] for precision in (FLOAT32, BFLOAT16))
+    assert {row.variant for row in half} == {row.variant for row in exact}
+    assert all(row.agrees and row.note.endswith("float32 sums") for row in half)
+    assert max(row.difference for row in half) > max(row.difference for row in exact)  # the weights were rounded
+
+
 def test_only_what_is_wanted_runs() -> None:
     found = compared(engine("a"), engine("b"), wanted=lambda name, variant: (name, variant) != ("a", "pruned"))
     assert [(row.engine, row.variant) for row in found.rows] == [("a", "dense"), ("b", "dense"), ("b", "pruned")]

@@ -127,20 +127,21 @@ def _openvino(order: Order) -> Built:
 
 
 def _own(order: Order) -> Built:
-    """`thresher.compile`, and each layer's own time, where our engine is what it chose."""
+    """`thresher.compile`, and each layer's own time, where our engine is what it chose; weights in `precision`."""
     torch.set_num_threads(order.threads)
     compile_model: Any = importlib.import_module("thresher.deploy.engine").compile
     model, example = _as(FLOAT32, order)
-    fast = compile_model(model, example, threads=order.threads)
+    fast = compile_model(model, example, threads=order.threads, values=order.precision)
 
     def run() -> Any:
         with torch.inference_mode():
             return call(fast, example)
 
     report = fast.report()
+    sums = "" if order.precision == FLOAT32 else ", float32 sums"
     if report.winner != "thresher":
-        return Built(run, f"chose {report.winner}")
-    return Built(run, report.mode, tuple(_timed(layer) for layer in report.layers if layer.seconds is not None))
+        return Built(run, f"chose {report.winner}{sums}")
+    return Built(run, report.mode + sums, tuple(_timed(layer) for layer in report.layers if layer.seconds is not None))
 
 
 def _timed(layer: Any) -> LayerTime:
@@ -183,6 +184,6 @@ ENGINES = {
             build=_onnxruntime,
         ),
         Engine(name="openvino", packages=("openvino", "onnxscript"), precisions=_BOTH, build=_openvino),
-        Engine(name="thresher", packages=("thresher",), precisions=(FLOAT32,), build=_own, lacks=_own_lacks),
+        Engine(name="thresher", packages=("thresher",), precisions=_BOTH, build=_own, lacks=_own_lacks),
     )
 }
