@@ -34,7 +34,7 @@ from thresher.apps.train.evaluate import accuracy
 from thresher.budget.counts import count_positions, counted_weights
 from thresher.deploy.latency import measure_ratio
 from thresher.shrinking import SELECTIONS, Shrunk, parse_selection
-from thresher.shrinking.torch_pruners import KINDS
+from thresher.shrinking.selections.torch_pruners import KINDS
 
 RESULTS = Path(__file__).parent / "results" / "shrink_quality.jsonl"
 LINEAGE = ("lats", "ltp", "asl", "gmp")

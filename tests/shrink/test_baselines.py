@@ -14,9 +14,9 @@ import thresher
 from thresher.errors import BudgetError, InputError, NumericsError
 from thresher.shrinking import Taylor, torch_pruned
 from thresher.shrinking.composing import composed
-from thresher.shrinking.given import Given
-from thresher.shrinking.taylor import accumulate_gradients, filter_scores, unit_scores
-from thresher.shrinking.torch_pruners import KINDS
+from thresher.shrinking.selections.given import Given
+from thresher.shrinking.selections.taylor import accumulate_gradients, filter_scores, unit_scores
+from thresher.shrinking.selections.torch_pruners import KINDS
 from thresher.structure import coupled_groups
 
 
@@ -50,7 +50,7 @@ def batches(count: int = 3) -> list[tuple[Tensor, Tensor]]:
 
 
 def macs(model: nn.Module) -> float:
-    from thresher.shrinking.costs import Costs
+    from thresher.shrinking.allocation.costs import Costs
 
     return Costs(model, batches(1)[0][0], ()).of({})["flops"]
 

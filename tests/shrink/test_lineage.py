@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import thresher
 from thresher.errors import InputError, StateError
-from thresher.shrinking.folding import takes_constants
-from thresher.shrinking.silence import constants, zero_filters
+from thresher.shrinking.compacting.folding import takes_constants
+from thresher.shrinking.compacting.silence import constants, zero_filters
 
 GONE = [0, 2, 5]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import thresher
 from thresher.errors import BudgetError, InputError
 from thresher.shrinking import SELECTIONS, Forward, Scored
-from thresher.shrinking.allocation import Option, allocate, lower_hull, uniform
-from thresher.shrinking.bounds import operator_norm
-from thresher.shrinking.costs import Costs
+from thresher.shrinking.allocation.costs import Costs
+from thresher.shrinking.allocation.greedy import Option, allocate, lower_hull, uniform
+from thresher.shrinking.bounds.norms import operator_norm
 from thresher.structure import coupled_groups
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import thresher
 from thresher.errors import InputError
-from thresher.shrinking.bounds import operator_norm
-from thresher.shrinking.curves import between, falling, losses_of
-from thresher.shrinking.propagation import output_bound
+from thresher.shrinking.allocation.curves import between, falling, losses_of
+from thresher.shrinking.bounds.norms import operator_norm
+from thresher.shrinking.bounds.propagation import output_bound
 
 
 class Residual(nn.Module):

@@ -13,7 +13,7 @@ import thresher
 from thresher.budget.language import Amount
 from thresher.deploy.latency import Ratio, Timing
 from thresher.errors import BudgetError
-from thresher.shrinking import latency, timing
+from thresher.shrinking.allocation import latency, timing
 from thresher.structure import coupled_groups
 
 

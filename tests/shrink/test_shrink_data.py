@@ -15,7 +15,7 @@ import thresher
 from thresher.errors import InputError
 from thresher.recovery import Problem
 from thresher.shrinking.calibration import bytes_of, count_of, head_of, held, opened
-from thresher.shrinking.selections import View
+from thresher.shrinking.selections.registry import View
 from thresher.structure import coupled_groups
 
 DATA = [batch(0), batch(1), batch(2)[:7]]

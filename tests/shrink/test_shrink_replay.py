@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thresher.shrinking.replaying import Replay, output_of
+from thresher.shrinking.allocation.replaying import Replay, output_of
 
 
 class Residual(nn.Module):

@@ -15,7 +15,7 @@ from thresher.recovery.moments import collect
 from thresher.recovery.reading import reading_weight
 from thresher.shrinking.calibration import Calibration
 from thresher.shrinking.layers import Gathered, Watched, channels_by_unit, gathered_of, watch, write
-from thresher.shrinking.selections import Selection, View
+from thresher.shrinking.selections.registry import Selection, View
 from thresher.structure import CoupledGroup, Member
 
 

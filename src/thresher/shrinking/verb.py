@@ -12,18 +12,18 @@ from torch import nn
 
 from thresher.budget.language import Budget
 from thresher.errors import BudgetError, InputError
+from thresher.shrinking.allocation.costs import Costs
+from thresher.shrinking.allocation.curves import grid_of
+from thresher.shrinking.allocation.latency import report_of
+from thresher.shrinking.allocation.predicting import Prediction, predictions
+from thresher.shrinking.allocation.sizing import sizes_of
 from thresher.shrinking.calibration import Calibration, count_of, head_of, held, opened
 from thresher.shrinking.choosing import Choice, candidates
-from thresher.shrinking.costs import Costs
-from thresher.shrinking.curves import grid_of
-from thresher.shrinking.latency import report_of
 from thresher.shrinking.layers import MOST_ROWS, Gathered
 from thresher.shrinking.passes import CutGroup, Reading, cut_in_order, gather
-from thresher.shrinking.predicting import Prediction, predictions
-from thresher.shrinking.report import GroupReport, ShrinkReport
-from thresher.shrinking.reporting import group_report, whole_report
-from thresher.shrinking.selections import Selection, parse_selection
-from thresher.shrinking.sizing import sizes_of
+from thresher.shrinking.report.filling import group_report, whole_report
+from thresher.shrinking.report.records import GroupReport, ShrinkReport
+from thresher.shrinking.selections.registry import Selection, parse_selection
 from thresher.structure import LeftWhole, ShrinkPlan, coupled_groups, proven, rejoin, separable, separate_attention
 from thresher.targets import Rule, parse_rule
 

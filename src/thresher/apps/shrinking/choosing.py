@@ -21,7 +21,7 @@ from thresher.deploy.storage import predicted_file_bytes
 from thresher.errors import BudgetError, InputError
 from thresher.shrinking import Selection, Shrunk, shrink_plan, torch_pruned
 from thresher.shrinking.composing import composed
-from thresher.shrinking.torch_pruners import KINDS
+from thresher.shrinking.selections.torch_pruners import KINDS
 from thresher.structure import CoupledGroup, ShrinkPlan
 
 _BATCH = 128

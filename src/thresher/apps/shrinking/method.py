@@ -8,7 +8,7 @@ from typing import Any
 
 from thresher.errors import InputError
 from thresher.shrinking import SELECTIONS, Selection, parse_selection
-from thresher.shrinking.torch_pruners import KINDS
+from thresher.shrinking.selections.torch_pruners import KINDS
 from thresher.structure import CoupledGroup
 
 

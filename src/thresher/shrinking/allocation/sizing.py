@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from thresher.budget.language import Amount, Budget
-from thresher.shrinking.allocation import Option, allocate, uniform
+from thresher.shrinking.allocation.costs import Cost, Costs
+from thresher.shrinking.allocation.curves import falling
+from thresher.shrinking.allocation.greedy import Option, allocate, uniform
+from thresher.shrinking.allocation.latency import verified
+from thresher.shrinking.allocation.predicting import Prediction
 from thresher.shrinking.choosing import Choice
-from thresher.shrinking.costs import Cost, Costs
-from thresher.shrinking.curves import falling
-from thresher.shrinking.latency import verified
-from thresher.shrinking.predicting import Prediction
 
 # The latency limit, in a unit in which whole numbers can be read.
 MICROSECONDS = "latency in us"

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from thresher.budget.linear import matrix_of
 from thresher.errors import InputError
 from thresher.recovery import Problem, Recovery, top
-from thresher.shrinking.given import recovered
+from thresher.shrinking.selections.given import recovered
 
 if TYPE_CHECKING:
-    from thresher.shrinking.selections import View
+    from thresher.shrinking.selections.registry import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 
-from thresher.shrinking.bounds import ONE_LIPSCHITZ, operator_norm, weighted
+from thresher.shrinking.bounds.norms import ONE_LIPSCHITZ, operator_norm, weighted
 
 _SAME = {
     torch.relu, torch.tanh, torch.sigmoid, torch.flatten, torch.mean, torch.reshape, torch.permute, torch.transpose,

@@ -22,9 +22,9 @@ from thresher.recovery import (
 )
 from thresher.recovery.balance import balanced, reading_sizes
 from thresher.recovery.samples import SCORES, Score
-from thresher.shrinking.given import recovered
-from thresher.shrinking.scored import Scored
-from thresher.shrinking.taylor import Taylor
+from thresher.shrinking.selections.given import recovered
+from thresher.shrinking.selections.scored import Scored
+from thresher.shrinking.selections.taylor import Taylor
 from thresher.structure import CoupledGroup
 
 

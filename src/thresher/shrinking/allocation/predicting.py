@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 
 from thresher.recovery.ranks import summed
+from thresher.shrinking.allocation.curves import Curve, between, losses_of, relative
+from thresher.shrinking.allocation.replaying import Replay
 from thresher.shrinking.calibration import head_of
 from thresher.shrinking.choosing import Choice
-from thresher.shrinking.curves import Curve, between, losses_of, relative
 from thresher.shrinking.layers import Gathered, weights_of, write
-from thresher.shrinking.replaying import Replay
-from thresher.shrinking.selections import Selection, View
+from thresher.shrinking.selections.registry import Selection, View
 
 # Shares of a group's units at which the effect on the output is measured.
 PROBES = (0.25, 0.5, 0.75)

@@ -15,10 +15,10 @@ from torch import nn
 from thresher.budget.counts import call
 from thresher.budget.language import Budget
 from thresher.errors import BudgetError, InputError, require
+from thresher.shrinking.allocation.costs import Costs
 from thresher.shrinking.calibration import opened
-from thresher.shrinking.costs import Costs
-from thresher.shrinking.given import Given
-from thresher.shrinking.taylor import Loss, accumulate_gradients
+from thresher.shrinking.selections.given import Given
+from thresher.shrinking.selections.taylor import Loss, accumulate_gradients
 from thresher.shrinking.verb import Shrunk, shrink_plan
 from thresher.structure import CoupledGroup, coupled_groups, proven
 from thresher.structure.cutting import axis_of, width_of

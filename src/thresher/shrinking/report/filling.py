@@ -9,13 +9,13 @@ from torch import nn
 
 from thresher.deploy.storage import predicted_file_bytes
 from thresher.recovery import Compressibility, fit_compressibility, refit_loss, slope_of
-from thresher.shrinking.curves import Curve
-from thresher.shrinking.latency import LatencyReport
+from thresher.shrinking.allocation.curves import Curve
+from thresher.shrinking.allocation.latency import LatencyReport
+from thresher.shrinking.allocation.predicting import Prediction
+from thresher.shrinking.allocation.replaying import output_of
+from thresher.shrinking.bounds.propagation import output_bound
 from thresher.shrinking.passes import CutGroup
-from thresher.shrinking.predicting import Prediction
-from thresher.shrinking.propagation import output_bound
-from thresher.shrinking.replaying import output_of
-from thresher.shrinking.report import GroupReport, ShrinkReport
+from thresher.shrinking.report.records import GroupReport, ShrinkReport
 from thresher.structure import LeftWhole
 
 

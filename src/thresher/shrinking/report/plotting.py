@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from thresher.errors import InputError, require
 
 if TYPE_CHECKING:
-    from thresher.shrinking.report import ShrinkReport
+    from thresher.shrinking.report.records import ShrinkReport
 
 COLUMNS = 3
 

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from thresher.errors import InputError
+from thresher.shrinking.allocation.replaying import output_of
+from thresher.shrinking.compacting.folding import fold, unread_units
+from thresher.shrinking.compacting.silence import constants, silent_units
 from thresher.shrinking.composing import composed
-from thresher.shrinking.folding import fold, unread_units
-from thresher.shrinking.replaying import output_of
-from thresher.shrinking.silence import constants, silent_units
 from thresher.structure import CoupledGroup, LeftWhole, ShrinkPlan, coupled_groups, proven
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from thresher.budget.report import aligned
 from thresher.budget.rich_text import html_table
-from thresher.shrinking.latency import LatencyReport
-from thresher.shrinking.plotting import plot
+from thresher.shrinking.allocation.latency import LatencyReport
+from thresher.shrinking.report.plotting import plot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class ShrinkReport:
 
     Multiply-adds are per sample. predicted_error: sqrt of the summed predicted squared errors of the output, relative;
     output_error: ‖f − f'‖/‖f‖ on the first calibration batch. error_per_sample: the same ‖f − f'‖ over sqrt(samples),
-    beside `bound`, the propagated bound on it (see `thresher.shrinking.propagation`), None where none is known;
+    beside `bound`, the propagated bound on it (see `thresher.shrinking.bounds.propagation`), None where none is known;
     bound_note says how it was found or why there is none. The bound holds on the first calibration batch.
     """
 
@@ -113,7 +113,7 @@ class ShrinkReport:
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def plot(self, axes: Any = None) -> Any:
-        """Residual curves of the groups beside their predicted decay; see `thresher.shrinking.plotting`."""
+        """Residual curves of the groups beside their predicted decay; see `thresher.shrinking.report.plotting`."""
         return plot(self, axes)
 
     def __str__(self) -> str:

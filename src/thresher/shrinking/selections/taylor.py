@@ -17,11 +17,11 @@ from thresher.budget.linear import is_linear, is_transposed
 from thresher.errors import InputError, NumericsError
 from thresher.recovery import Problem, Recovery, top
 from thresher.recovery.moments import inputs_of, placed
-from thresher.shrinking.given import recovered
+from thresher.shrinking.selections.given import recovered
 from thresher.structure import CoupledGroup, first_tensor
 
 if TYPE_CHECKING:
-    from thresher.shrinking.selections import View
+    from thresher.shrinking.selections.registry import View
 
 Loss = Callable[[Any, Any], Tensor]
 

@@ -13,7 +13,7 @@ from thresher.errors import InputError
 from thresher.recovery import Problem, Recovery
 
 if TYPE_CHECKING:
-    from thresher.shrinking.selections import View
+    from thresher.shrinking.selections.registry import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from thresher.budget.language import Amount
 from thresher.deploy import latency as clock
 from thresher.errors import BudgetError
 from thresher.recovery.ranks import of_first
-from thresher.shrinking.timing import MIN_TIME, LatencyTable
+from thresher.shrinking.allocation.timing import MIN_TIME, LatencyTable
 from thresher.structure import CoupledGroup, ShrinkPlan
 
 ROUNDS, TRIES = 5, 5

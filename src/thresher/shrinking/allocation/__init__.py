@@ -1,0 +1,1 @@
+"""Which group pays for the budget: residual curves, costs, measured latency, and the split over groups."""

@@ -1,0 +1,1 @@
+"""From zeros to a smaller network that computes the same."""
