@@ -30,7 +30,7 @@ from torch.nn import functional
 import thresher
 from thresher.apps.data import ArrayData, Batches, DataSplit, load_data
 from thresher.apps.models import build_model, normalisation_of
-from thresher.apps.train.evaluate import accuracy
+from thresher.apps.train.ending.evaluate import accuracy
 from thresher.budget.counts import count_positions, counted_weights
 from thresher.deploy.latency import measure_ratio
 from thresher.shrinking import SELECTIONS, Shrunk, parse_selection

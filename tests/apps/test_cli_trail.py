@@ -11,7 +11,8 @@ from command_line import call
 from thresher import Trail, load_state
 from thresher.apps.cli.trail import parse_pick
 from thresher.apps.runs import Run
-from thresher.apps.train import Progress, TrainConfig, fit, repair, trailing
+from thresher.apps.train import Progress, TrainConfig, fit, trailing
+from thresher.apps.train.ending import repair
 from thresher.errors import InputError
 
 SMALL = {"model": "small-cnn", "data": "digits", "limit": 400, "batch_size": 32, "threads": 1}

@@ -83,7 +83,7 @@ def test_a_distilled_run_differs_and_resumes_bit_for_bit(trained, tmp_path):
 
 
 def test_an_impossible_temperature_is_refused():
-    from thresher.apps.train.reading import parse_config
+    from thresher.apps.train.asking.reading import parse_config
 
     with pytest.raises(InputError):
         parse_config({**SMALL, "temperature": 0})

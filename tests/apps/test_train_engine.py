@@ -10,7 +10,7 @@ from thresher.apps.data.roots import find
 from thresher.apps.models import build_model, normalisation_of
 from thresher.apps.runs import FILES, Run
 from thresher.apps.train import Progress, TrainConfig, fit, load_network
-from thresher.apps.train.measuring import measure_saved
+from thresher.apps.train.ending.measuring import measure_saved
 from thresher.errors import InputError
 
 SMALL = {"model": "small-cnn", "data": "digits", "limit": 256, "batch_size": 64, "epochs": 2, "threads": 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from thresher.apps.runs import FILES
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.methods import PRESETS, REGISTRY
 from thresher.schedules import REGISTRY as SCHEDULES
 

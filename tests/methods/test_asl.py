@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import thresher
 from thresher.attach import latent
 from thresher.methods import Asl
-from thresher.methods.erf import ErfLaw, b_of, sparsity_of
+from thresher.methods.learning.erf import ErfLaw, b_of, sparsity_of
 from thresher.operators import UNSTRUCTURED
 from thresher.targets import select
 

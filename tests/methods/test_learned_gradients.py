@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from thresher.methods import Asl, Ltp, Str
-from thresher.methods.erf import ErfLaw
-from thresher.methods.gate_law import GateLaw
-from thresher.methods.gated import GateShell
-from thresher.methods.law import Law
+from thresher.methods.learning.erf import ErfLaw
+from thresher.methods.learning.gate import GateLaw
+from thresher.methods.learning.gated import GateShell
+from thresher.methods.learning.law import Law
 from thresher.methods.reparameterized import LogLaw
 from thresher.operators import Groups, parse_groups
 from thresher.targets import Target, select

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import thresher
 from thresher.attach import effective, latent
 from thresher.methods import Ltp
-from thresher.methods.gated import GateShell, soft_gates
+from thresher.methods.learning.gated import GateShell, soft_gates
 
 END = 0.5
 
@@ -91,7 +91,7 @@ def test_every_step_agrees_with_the_reference(full: bool, sparsity: float | None
 
 
 def shell_of(width: int = 3) -> tuple[GateShell, Tensor]:
-    from thresher.methods.gate_law import GateLaw
+    from thresher.methods.learning.gate import GateLaw
     from thresher.operators import UNSTRUCTURED
     from thresher.targets import select
 

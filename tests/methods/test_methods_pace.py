@@ -2,7 +2,7 @@
 
 import pytest
 
-from thresher.methods.pace import Pace
+from thresher.methods.scheduled.pace import Pace
 
 
 def test_a_fixed_curve_moves_by_its_differences_whatever_the_rate() -> None:

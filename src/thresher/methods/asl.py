@@ -10,10 +10,10 @@ from thresher.budget.steering import check_course
 from thresher.config import check_positive, check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.descent import Momentum
-from thresher.methods.erf import ErfLaw
-from thresher.methods.law import Course, Scope, check_scope
-from thresher.methods.learned import LearnedProcess
+from thresher.methods.learning.descent import Momentum
+from thresher.methods.learning.erf import ErfLaw
+from thresher.methods.learning.law import Course, Scope, check_scope
+from thresher.methods.learning.process import LearnedProcess
 
 Loss = Literal["global", "layer", "hinge", "density"]
 Weight = Literal["entries", "flops", "bytes"]

@@ -14,9 +14,9 @@ from thresher.config import check_positive, check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
 from thresher.methods.masked import freeze, freeze_at_budget, load_masks, saved_masks
-from thresher.methods.pace import Pace
-from thresher.methods.rewind import Snapshot
-from thresher.methods.shrinking import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
+from thresher.methods.scheduled.pace import Pace
+from thresher.methods.scheduled.rewind import Snapshot
+from thresher.methods.scheduled.shells import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
 from thresher.schedules import parse_schedule
 
 Mode = Literal["during", "early", "init"]

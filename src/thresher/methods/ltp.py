@@ -9,10 +9,10 @@ from thresher.budget.steering import check_course
 from thresher.config import check_positive, check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.descent import Normalised
-from thresher.methods.gate_law import GateLaw
-from thresher.methods.law import Course, Scope, check_scope
-from thresher.methods.learned import LearnedProcess
+from thresher.methods.learning.descent import Normalised
+from thresher.methods.learning.gate import GateLaw
+from thresher.methods.learning.law import Course, Scope, check_scope
+from thresher.methods.learning.process import LearnedProcess
 
 Weight = Literal["entries", "flops", "bytes"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from thresher.config import check_positive
 from thresher.contracts import Job
 from thresher.errors import InputError
-from thresher.methods.quantile import Operator, QuantileProcess, check_window
+from thresher.methods.scheduled.quantile import Operator, QuantileProcess, check_window
 from thresher.operators import power_threshold
 from thresher.schedules import Cubic
 

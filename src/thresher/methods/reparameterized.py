@@ -14,10 +14,10 @@ from thresher.budget.steering import check_course, multiplier
 from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import InputError
-from thresher.methods.descent import Momentum
-from thresher.methods.law import Course
-from thresher.methods.learned import LearnedProcess
-from thresher.methods.thresholded import LearnedShell, inner, largest
+from thresher.methods.learning.descent import Momentum
+from thresher.methods.learning.law import Course
+from thresher.methods.learning.process import LearnedProcess
+from thresher.methods.learning.shells import LearnedShell, inner, largest
 from thresher.operators import UNSTRUCTURED, Groups, soft_threshold_autograd
 from thresher.operators.precision import widen
 from thresher.targets import Target
@@ -97,7 +97,7 @@ def shrink(theta: Tensor, threshold: Tensor, *, groups: Groups) -> Tensor:
 
 
 class LogLaw:
-    """x = s, thresholds top*sigmoid(s); the members of `thresher.methods.law.Law`.
+    """x = s, thresholds top*sigmoid(s); the members of `thresher.methods.learning.law.Law`.
 
     top is 1, or twice the largest weight of a network that has weights above 1, so that every threshold is in reach.
     Args: start: of every s. decay: None with a budget.

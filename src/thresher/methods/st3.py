@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from thresher.contracts import Job
 from thresher.errors import InputError
-from thresher.methods.quantile import Operator, QuantileProcess, check_window
+from thresher.methods.scheduled.quantile import Operator, QuantileProcess, check_window
 from thresher.operators import rescaled_soft_threshold, soft_threshold
 from thresher.schedules import Cubic
 

@@ -146,8 +146,8 @@ def _accuracy(
     """Percent right, of the variants whose weights were trained."""
     if data is None:
         return {}
-    from thresher.apps.train.evaluate import accuracy
-    from thresher.apps.train.measuring import open_saved
+    from thresher.apps.train.ending.evaluate import accuracy
+    from thresher.apps.train.ending.measuring import open_saved
 
     found: dict[str, Any] = {}
     for name, source in sources.items():

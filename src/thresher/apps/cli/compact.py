@@ -34,7 +34,7 @@ def compact(
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"--out {str(out)!r}", "a file in a folder that is there", "correct it")
     from thresher.apps.shrinking.zeros import compact_saved, rules_of
-    from thresher.apps.train.measuring import open_saved
+    from thresher.apps.train.ending.measuring import open_saved
 
     saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device)
     if out is None:

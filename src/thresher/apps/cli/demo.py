@@ -16,7 +16,7 @@ from thresher.errors import InputError
 if TYPE_CHECKING:
     from thresher.apps.runs import Run
     from thresher.apps.train import Result
-    from thresher.apps.train.speed import Speed
+    from thresher.apps.train.ending.speed import Speed
 
     Done = tuple[str, Run, Result, Speed | None]
 
@@ -72,7 +72,7 @@ def _one(name: str, folder: Path, settings: dict[str, Any], quiet: bool, title: 
     from thresher.apps.cli.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train import fit, read_config
-    from thresher.apps.train.speed import time_run
+    from thresher.apps.train.ending.speed import time_run
 
     # A method may carry settings, such as "lats:mode=init"; folder names should not.
     run = Run.create(folder / name.translate(str.maketrans(":=,", "---")))

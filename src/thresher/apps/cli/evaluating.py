@@ -26,7 +26,7 @@ def evaluate(
 
     Example: thresher eval runs/lats90 --data cifar10
     """
-    from thresher.apps.train.measuring import measure_saved
+    from thresher.apps.train.ending.measuring import measure_saved
 
     with counter(quiet or as_json, "part", every=5.0) as told:
         record: dict[str, Any] = measure_saved(

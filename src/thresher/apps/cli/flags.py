@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 
 PRUNING = ("method", "budget", "engine", "rules", "groups", "start", "trail")
 _SPELLED = {"rules": "--rule"}

@@ -6,7 +6,7 @@ import itertools
 import time
 from pathlib import Path
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 
 
 def new_folder(kind: str, asked: TrainConfig) -> Path:

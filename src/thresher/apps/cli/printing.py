@@ -11,7 +11,7 @@ from thresher.budget.report import Report, aligned
 if TYPE_CHECKING:
     from thresher.apps.runs import Run
     from thresher.apps.train import Plan, Result
-    from thresher.apps.train.speed import Speed
+    from thresher.apps.train.ending.speed import Speed
 
 
 def outcome_lines(run: Run, result: Result, report: Report | None, speed: Speed | None, page: Path | None) -> list[str]:

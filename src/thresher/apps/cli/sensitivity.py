@@ -46,8 +46,8 @@ def sensitivity(
         raise InputError(f"--drop {drop:g}", "points of accuracy, not negative", "write e.g. --drop 1.0")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"--out {str(out)!r}, in a folder that is not there", "a file in a folder", "make the folder")
-    from thresher.apps.train.evaluate import accuracy
-    from thresher.apps.train.measuring import open_saved
+    from thresher.apps.train.ending.evaluate import accuracy
+    from thresher.apps.train.ending.measuring import open_saved
     from thresher.diagnostics import sensitivity as measure
 
     saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device)

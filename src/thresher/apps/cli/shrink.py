@@ -93,7 +93,7 @@ def shrink(
 def _asked(config: Path | None, flags: Mapping[str, Any], own: Mapping[str, Any]) -> ShrinkConfig:
     """The settings of the file under the flags. Errors: InputError naming every mistake."""
     from thresher.apps.shrinking.config import ShrinkConfig, parse_keep
-    from thresher.apps.train.reading import parse_config, settings_of
+    from thresher.apps.train.asking.reading import parse_config, settings_of
 
     stored = {} if config is None else settings_of(config)
     kept = dict(stored.pop("shrink", {}))
@@ -126,7 +126,7 @@ def _carry_out(chosen: Chosen, folder: Path, out: Path | None, quiet: bool, as_j
     from thresher.apps.runs import Run
     from thresher.apps.shrinking.carrying import STAGES, carry_out
     from thresher.apps.shrinking.storing import copy_file
-    from thresher.apps.train.speed import time_run
+    from thresher.apps.train.ending.speed import time_run
 
     run = Run.create(folder)
     try:

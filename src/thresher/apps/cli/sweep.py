@@ -15,8 +15,8 @@ import typer
 
 from thresher.apps.cli.failures import BROKEN, INTERRUPTED
 from thresher.apps.cli.flags import Config, DryRun, Json, Quiet, given, with_settings
-from thresher.apps.train.config import TrainConfig
-from thresher.apps.train.reading import settings_of
+from thresher.apps.train.asking.config import TrainConfig
+from thresher.apps.train.asking.reading import settings_of
 
 if TYPE_CHECKING:
     from thresher.apps.sweep import Sweep, SweepConfig
@@ -119,7 +119,7 @@ def _time_rows(opened: Sweep, quiet: bool) -> None:
     """Milliseconds of one run in each row of the table, one after the other: workers would disturb each other."""
     from thresher.apps.cli.counting import counter
     from thresher.apps.runs import Run
-    from thresher.apps.train.speed import SAVED_AS, time_run
+    from thresher.apps.train.ending.speed import SAVED_AS, time_run
 
     rows: dict[tuple[object, ...], Path] = {}
     for run in opened.runs:

@@ -151,8 +151,8 @@ def _write(
         return {"path": str(out), "bytes": save(state, out, record=record).bytes}
     from thresher.apps.cli.watching import watcher
     from thresher.apps.runs import Run
-    from thresher.apps.train.reading import read_config
-    from thresher.apps.train.repair import repair
+    from thresher.apps.train.asking.reading import read_config
+    from thresher.apps.train.ending.repair import repair
 
     machine = {"data_root": None if data_root is None else str(data_root), "device": device}
     run = Run.open(home.path.parent)

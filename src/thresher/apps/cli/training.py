@@ -14,8 +14,8 @@ import typer
 from thresher.apps.cli.failures import INTERRUPTED
 from thresher.apps.cli.flags import PRUNING, Config, DryRun, Json, Out, Quiet, Resume, given, with_settings
 from thresher.apps.cli.naming import new_folder
-from thresher.apps.train.config import TrainConfig
-from thresher.apps.train.reading import parse_config, settings_of
+from thresher.apps.train.asking.config import TrainConfig
+from thresher.apps.train.asking.reading import parse_config, settings_of
 from thresher.errors import InputError
 
 BOUND_IN_METHOD = ("threshold=", "l1=")
@@ -83,7 +83,7 @@ def _run(asked: TrainConfig, out: Path, resume: bool, dry_run: bool, quiet: bool
     from thresher.apps.cli.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train import fit, make_plan
-    from thresher.apps.train.speed import time_run
+    from thresher.apps.train.ending.speed import time_run
 
     if dry_run:
         plan = make_plan(asked)

@@ -13,11 +13,11 @@ from thresher.apps.runs.metrics import Metrics
 from thresher.apps.shrinking.choosing import Chosen
 from thresher.apps.shrinking.repairing import finetune, remeasure
 from thresher.apps.train.device import machine_settings
-from thresher.apps.train.evaluate import accuracy
-from thresher.apps.train.finishing import time_both
+from thresher.apps.train.ending.evaluate import accuracy
+from thresher.apps.train.ending.finishing import time_both
+from thresher.apps.train.ending.result import Result
 from thresher.apps.train.loss import diverged
 from thresher.apps.train.progress import Progress
-from thresher.apps.train.result import Result
 from thresher.deploy.storage import save
 
 STAGES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.errors import InputError
 
 SCOPES = ("inside", "across")

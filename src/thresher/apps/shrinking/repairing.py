@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from thresher.apps.data import Batches, default_augment
 from thresher.apps.runs import Metrics
+from thresher.apps.train.ending.evaluate import accuracy
 from thresher.apps.train.engine import train_step
-from thresher.apps.train.evaluate import accuracy
 from thresher.apps.train.loss import LossMeter
 from thresher.apps.train.optim import lr_factor, make_optimizer
 from thresher.apps.train.progress import Progress

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from thresher.apps.train.evaluate import accuracy
-from thresher.apps.train.measuring import Saved
+from thresher.apps.train.ending.evaluate import accuracy
+from thresher.apps.train.ending.measuring import Saved
 from thresher.deploy.storage import save
 from thresher.shrinking import channel_rules, compact
 from thresher.shrinking.composing import composed

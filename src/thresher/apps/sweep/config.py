@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from thresher.apps.sweep.search import parse_range
-from thresher.apps.train.config import TrainConfig
-from thresher.apps.train.reading import parse_config
+from thresher.apps.train.asking.config import TrainConfig
+from thresher.apps.train.asking.reading import parse_config
 from thresher.budget.language import Budget
 from thresher.errors import InputError
 from thresher.methods import parse_method

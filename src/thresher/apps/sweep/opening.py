@@ -13,8 +13,8 @@ from thresher.apps.sweep.claims import Claims
 from thresher.apps.sweep.config import SweepConfig, read_sweep
 from thresher.apps.sweep.plan import planned_runs, run_config
 from thresher.apps.sweep.sweep import Sweep
-from thresher.apps.train.config import MACHINE_FIELDS
-from thresher.apps.train.reading import settings_of
+from thresher.apps.train.asking.config import MACHINE_FIELDS
+from thresher.apps.train.asking.reading import settings_of
 from thresher.errors import InputError, StateError, require
 
 _OURS = ("config.json", "claims", ".config.json")

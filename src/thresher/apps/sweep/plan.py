@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thresher.apps.sweep.config import SweepConfig
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 
 _LONGEST = 100
 

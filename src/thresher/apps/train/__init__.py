@@ -5,23 +5,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from thresher.apps.train.config import TrainConfig
-from thresher.apps.train.reading import read_config
+from thresher.apps.train.asking.config import TrainConfig
+from thresher.apps.train.asking.reading import read_config
 
 if TYPE_CHECKING:
+    from thresher.apps.train.asking.plan import Plan, make_plan
+    from thresher.apps.train.ending.result import Result
     from thresher.apps.train.engine import fit
     from thresher.apps.train.network import load_network
-    from thresher.apps.train.plan import Plan, make_plan
     from thresher.apps.train.progress import Progress
-    from thresher.apps.train.result import Result
 
 _HOMES = {
-    "Plan": "plan",
+    "Plan": "asking.plan",
     "Progress": "progress",
-    "Result": "result",
+    "Result": "ending.result",
     "fit": "engine",
     "load_network": "network",
-    "make_plan": "plan",
+    "make_plan": "asking.plan",
 }
 __all__ = ["Plan", "Progress", "Result", "TrainConfig", "fit", "load_network", "make_plan", "read_config"]
 

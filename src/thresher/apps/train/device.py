@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.errors import InputError
 
 

@@ -13,14 +13,14 @@ from thresher.apps.runs import Run
 from thresher.apps.runs.board import Board
 from thresher.apps.runs.checkpoint import load_checkpoint, save_checkpoint
 from thresher.apps.runs.metrics import Metrics
-from thresher.apps.train.beginning import begin, check_same
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.beginning import begin, check_same
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.apps.train.device import autocast, machine_settings
-from thresher.apps.train.evaluate import accuracy
-from thresher.apps.train.finishing import conclude
+from thresher.apps.train.ending.evaluate import accuracy
+from thresher.apps.train.ending.finishing import conclude
+from thresher.apps.train.ending.result import Result
 from thresher.apps.train.loss import LossMeter, diverged
 from thresher.apps.train.progress import Progress
-from thresher.apps.train.result import Result
 from thresher.apps.train.setup import Workbench, assemble
 from thresher.apps.train.state import capture, restore
 from thresher.apps.train.trailing import TrailKeeper, final_sparsity

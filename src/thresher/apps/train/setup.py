@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from thresher.apps.data import Batches, DataSplit, default_augment, hold_out, load_data
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.apps.train.device import make_scaler, pick_device
 from thresher.apps.train.network import Network, load_network
 from thresher.apps.train.objective import Objective

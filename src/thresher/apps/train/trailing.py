@@ -7,7 +7,7 @@ from torch import nn
 
 from thresher.apps.data import ArrayData, Batches
 from thresher.apps.runs import Run
-from thresher.apps.train.evaluate import accuracy
+from thresher.apps.train.ending.evaluate import accuracy
 from thresher.apps.train.setup import Workbench
 from thresher.trail import Trail
 

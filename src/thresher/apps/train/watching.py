@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thresher.apps.train.evaluate import accuracy
+from thresher.apps.train.ending.evaluate import accuracy
 from thresher.apps.train.setup import Workbench
-from thresher.methods.gated import GateShell, soft_gates
+from thresher.methods.learning.gated import GateShell, soft_gates
 
 
 def watched(bench: Workbench, hard: float) -> dict[str, float]:

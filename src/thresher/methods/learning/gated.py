@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thresher.methods.thresholded import LearnedShell
+from thresher.methods.learning.shells import LearnedShell
 from thresher.operators import Groups, gate_values, hard_threshold
 from thresher.operators.gate import LOGIT_LIMIT, TEMPERATURE_FLOOR
 from thresher.operators.precision import widen

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.apps.train.device import machine_settings
 from thresher.apps.train.engine import train_step
 from thresher.apps.train.setup import Workbench, assemble

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from thresher.apps.runs import Run
-from thresher.apps.train.evaluate import accuracy
-from thresher.apps.train.histograms import histograms
+from thresher.apps.train.ending.evaluate import accuracy
+from thresher.apps.train.ending.histograms import histograms
+from thresher.apps.train.ending.result import Result
 from thresher.apps.train.loss import diverged
-from thresher.apps.train.result import Result
 from thresher.apps.train.setup import Workbench
 from thresher.apps.train.trailing import TrailKeeper
 from thresher.budget.counts import eval_mode

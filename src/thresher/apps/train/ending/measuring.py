@@ -13,7 +13,7 @@ from thresher.apps.data import Batches, load_data
 from thresher.apps.models import Normalisation
 from thresher.apps.runs import Run
 from thresher.apps.train.device import pick_device
-from thresher.apps.train.evaluate import accuracy
+from thresher.apps.train.ending.evaluate import accuracy
 from thresher.apps.train.network import Network, load_network, weights_file
 from thresher.deploy.latency import time_model
 from thresher.errors import InputError

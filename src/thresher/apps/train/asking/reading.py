@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
 from thresher.errors import InputError
 
 NOT_SETTINGS = ("version", "command", "thresher", "torch", "python")

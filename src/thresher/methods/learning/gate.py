@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from thresher.budget.steering import multiplier
-from thresher.methods.gated import GateShell
-from thresher.methods.law import even
-from thresher.methods.thresholded import LearnedShell, inner, put
+from thresher.methods.learning.gated import GateShell
+from thresher.methods.learning.law import even
+from thresher.methods.learning.shells import LearnedShell, inner, put
 from thresher.operators import Groups, gate_values
 from thresher.operators.gate import LOGIT_LIMIT, TEMPERATURE_FLOOR
 from thresher.operators.precision import widen
@@ -23,7 +23,7 @@ _BAND = 4.0  # |w^2 - tau| < 4T: outside, m(1 - m) is under 0.018
 
 
 class GateLaw:
-    """Thresholds sigma*sqrt(u) under a soft count of weights; the members of `thresher.methods.law.Law`.
+    """Thresholds sigma*sqrt(u) under a soft count of weights; the members of `thresher.methods.learning.law.Law`.
 
     sigma^2 is the tensor's mean square when pruning starts, frozen from there.
     Args: the fields of `thresher.Ltp`; together: whether sigma^2 is that of the network, and a steered penalty moves

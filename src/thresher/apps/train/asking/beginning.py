@@ -7,8 +7,8 @@ import platform
 import torch
 
 from thresher.apps.runs import Run
-from thresher.apps.train.config import MACHINE_FIELDS, TrainConfig
-from thresher.apps.train.reading import NOT_SETTINGS, parse_config
+from thresher.apps.train.asking.config import MACHINE_FIELDS, TrainConfig
+from thresher.apps.train.asking.reading import NOT_SETTINGS, parse_config
 from thresher.errors import StateError
 
 

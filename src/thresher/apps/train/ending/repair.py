@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from thresher.apps.train.config import TrainConfig
+from thresher.apps.train.asking.config import TrainConfig
+from thresher.apps.train.asking.reading import parse_config
 from thresher.apps.train.device import machine_settings
+from thresher.apps.train.ending.evaluate import accuracy
 from thresher.apps.train.engine import train_step
-from thresher.apps.train.evaluate import accuracy
 from thresher.apps.train.loss import LossMeter
 from thresher.apps.train.progress import Progress
-from thresher.apps.train.reading import parse_config
 from thresher.apps.train.setup import Workbench, assemble
 from thresher.errors import InputError
 from thresher.session import reestimate_norm

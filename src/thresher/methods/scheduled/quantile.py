@@ -12,7 +12,7 @@ from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
 from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
-from thresher.methods.shrinking import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
+from thresher.methods.scheduled.shells import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
 from thresher.schedules import Schedule
 
 Operator = Callable[..., Tensor]

@@ -11,11 +11,11 @@ from torch import Tensor
 from thresher.attach import effective, latent
 from thresher.budget.steering import Steering
 from thresher.contracts import Job
-from thresher.methods.descent import Descent
-from thresher.methods.law import Course, Law
+from thresher.methods.learning.descent import Descent
+from thresher.methods.learning.law import Course, Law
+from thresher.methods.learning.shells import ALIVE, LearnedShell, largest, put
 from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
-from thresher.methods.shrinking import weight_on, within_bounds
-from thresher.methods.thresholded import ALIVE, LearnedShell, largest, put
+from thresher.methods.scheduled.shells import weight_on, within_bounds
 
 
 class LearnedProcess:

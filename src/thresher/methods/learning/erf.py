@@ -12,8 +12,8 @@ from torch import Tensor
 
 from thresher.budget.ranking import rank_within
 from thresher.budget.steering import multiplier
-from thresher.methods.law import even
-from thresher.methods.thresholded import LearnedShell, inner
+from thresher.methods.learning.law import even
+from thresher.methods.learning.shells import LearnedShell, inner
 from thresher.operators import Groups, hard_threshold, power_threshold
 from thresher.operators.precision import widen
 from thresher.targets import Target
@@ -55,7 +55,7 @@ def b_of(sparsity: Tensor) -> Tensor:
 
 
 class ErfLaw:
-    """Thresholds b*sigma under a loss on erf(b/sqrt 2); the members of `thresher.methods.law.Law`.
+    """Thresholds b*sigma under a loss on erf(b/sqrt 2); the members of `thresher.methods.learning.law.Law`.
 
     Args: the fields of `thresher.Asl`; jump: whether the first share of the budget is put in force at once; together:
         whether b is in units of the network's deviation, and the loss moves every b alike (scope "global").

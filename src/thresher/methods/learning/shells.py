@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thresher.attach import latent
-from thresher.methods.shrinking import ThresholdShell
+from thresher.methods.scheduled.shells import ThresholdShell
 from thresher.operators import UNSTRUCTURED, Groups
 from thresher.operators.precision import widen
 from thresher.targets import Target

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thresher.errors import InputError
-from thresher.methods.thresholded import LearnedShell
+from thresher.methods.learning.shells import LearnedShell
 from thresher.targets import Target
 
 Scope = Literal["layer", "global"]

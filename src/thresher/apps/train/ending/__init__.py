@@ -1,0 +1,1 @@
+"""What a run comes to: the last projection, accuracy, sizes, speed, repairs."""
