@@ -35,7 +35,7 @@ class Asl:
             A trained network would lose a constant that it needs; depthwise convolutions are left alone.
         end: share of the run at which the budget is in force. settle: share at which the support is frozen (1: never).
         initial: share of the budget in force from the first step (published: 0.6); from there a cubic curve leads on.
-        plans: how often the sparsity is measured over the whole run.
+        plans: how often the sparsity, and each standard deviation, is measured over the whole run.
         pruned_gradient: factor on the gradient of pruned entries.
         scope: "layer", b in units of its tensor's deviation, as published for training from scratch; "global", of the
             network's, and the loss moves every b alike: without a pull of the task that is global magnitude.
