@@ -13,7 +13,7 @@ from thresher.budget.control import RecedingHorizon
 from thresher.config import check_positive, check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import freeze, freeze_at_budget, load_masks, saved_masks
+from thresher.methods.masked import MaskableProcess, freeze, freeze_at_budget, load_masks, saved_masks
 from thresher.methods.scheduled.pace import Pace
 from thresher.methods.scheduled.rewind import Snapshot
 from thresher.methods.scheduled.shells import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
@@ -87,7 +87,7 @@ class Lats:
         return LatsProcess(self, job)
 
 
-class LatsProcess:
+class LatsProcess(MaskableProcess[ThresholdShell]):
     """Moves the thresholds, re-plans their pace, freezes and rewinds as the mode says."""
 
     def __init__(self, config: Lats, job: Job) -> None:
@@ -106,21 +106,6 @@ class LatsProcess:
         self._shells = [ThresholdShell(job.groups, latent(target)) for target in job.targets]
         self._snapshot: Snapshot | None = None
         self.touched_at_freeze = 0
-
-    def shell(self, number: int) -> ThresholdShell:
-        """The operator module for target `number`."""
-        return self._shells[number]
-
-    def before_step(self) -> None:
-        """Nothing: the L1 pull acts through the moving threshold."""
-
-    def penalty(self) -> None:
-        """None: the L1 pull acts through the moving threshold."""
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the support is fixed."""
-        return self._shells[0].mask is not None
 
     def advance(self, step: int, rates: Sequence[float]) -> None:
         """Move every threshold by its share of the plan; freeze when the support's time has come."""

@@ -14,7 +14,7 @@ from thresher.budget.ranking import rank_within
 from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import MaskShell, load_masks, saved_masks
+from thresher.methods.masked import MaskableProcess, MaskShell, load_masks, saved_masks
 from thresher.schedules import Cubic
 
 Scope = Literal["global", "layer"]
@@ -107,7 +107,7 @@ class Random:
         return MaskProcess(job, [0.0], scope=self.scope, seed=self.seed)
 
 
-class MaskProcess:
+class MaskProcess(MaskableProcess[MaskShell]):
     """Recomputes the mask at the steps that `when` names, to that fraction of the budget."""
 
     def __init__(
@@ -129,16 +129,6 @@ class MaskProcess:
         self._due: float | None = None
         self._settled = False
         self._seed = seed
-
-    def shell(self, number: int) -> MaskShell:
-        """The operator module for target `number`."""
-        return self._shells[number]
-
-    def before_step(self) -> None:
-        """Nothing: there is no penalty."""
-
-    def penalty(self) -> None:
-        """None: there is no penalty."""
 
     def advance(self, step: int, rates: Sequence[float]) -> None:
         """Recompute the mask when this step is due (or was, while output positions were still unknown)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,31 @@ class MaskShell(Shell):
         elif stored is None:
             self.mask = None
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+Carried = TypeVar("Carried", bound=MaskShell)
+
+
+class MaskableProcess(Generic[Carried]):
+    """One shell for each target, whose support may be frozen, and no loss of its own: what most processes share."""
+
+    _shells: list[Carried]
+
+    def shell(self, number: int) -> Carried:
+        """The operator module for target `number`."""
+        return self._shells[number]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the support is fixed."""
+        return self._shells[0].mask is not None
+
+    def before_step(self) -> None:
+        """Nothing: no gradient is added."""
+
+    def penalty(self) -> Tensor | None:
+        """None: there is no loss to add."""
+        return None
 
 
 def freeze(

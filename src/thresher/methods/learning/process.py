@@ -14,11 +14,11 @@ from thresher.contracts import Job
 from thresher.methods.learning.descent import Descent
 from thresher.methods.learning.law import Course, Law
 from thresher.methods.learning.shells import ALIVE, LearnedShell, largest, put
-from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
+from thresher.methods.masked import MaskableProcess, freeze_at_budget, load_masks, saved_masks
 from thresher.methods.scheduled.shells import weight_on, within_bounds
 
 
-class LearnedProcess:
+class LearnedProcess(MaskableProcess[LearnedShell]):
     """Moves the learned variables after each optimizer step; steers them to the budget; freezes the support.
 
     The variables are no Parameters of the model: no optimizer, weight decay or norm clipping of the user sees them.
@@ -58,17 +58,8 @@ class LearnedProcess:
         law.begin(thetas)
         self.touched_at_freeze = 0
 
-    def shell(self, number: int) -> LearnedShell:
-        """The operator module for target `number`."""
-        return self._shells[number]
-
     def _thetas(self) -> list[Tensor]:
         return [latent(target).detach() for target in self._job.targets]
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the support is fixed."""
-        return self._shells[0].mask is not None
 
     @torch.no_grad()
     def before_step(self) -> None:

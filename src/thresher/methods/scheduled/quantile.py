@@ -11,7 +11,7 @@ from thresher.attach import latent
 from thresher.config import check_share
 from thresher.contracts import Job
 from thresher.errors import BudgetError, InputError
-from thresher.methods.masked import freeze_at_budget, load_masks, saved_masks
+from thresher.methods.masked import MaskableProcess, freeze_at_budget, load_masks, saved_masks
 from thresher.methods.scheduled.shells import ThresholdShell, scaled_magnitudes, weight_on, within_bounds
 from thresher.schedules import Schedule
 
@@ -31,7 +31,7 @@ def check_window(end: float, settle: float, updates: int | None) -> None:
         )
 
 
-class QuantileProcess:
+class QuantileProcess(MaskableProcess[ThresholdShell]):
     """Puts the threshold where the curve's sparsity is met, as often as `updates` says; every entry may return.
 
     Args:
@@ -70,21 +70,6 @@ class QuantileProcess:
         self._shells = [ThresholdShell(job.groups, latent(target), first) for target in job.targets]
         self._held = [0.0] * len(job.targets)
         self.touched_at_freeze = 0
-
-    def shell(self, number: int) -> ThresholdShell:
-        """The operator module for target `number`."""
-        return self._shells[number]
-
-    def before_step(self) -> None:
-        """Nothing: the threshold is a statistic of the weights."""
-
-    def penalty(self) -> None:
-        """None: there is no penalty."""
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the support is fixed."""
-        return self._shells[0].mask is not None
 
     def advance(self, step: int, rates: Sequence[float]) -> None:
         """Take the quantile when it is due; freeze the support when its time has come."""
