@@ -37,6 +37,7 @@ LABELS = {
     "slats": "S-LATS",
     "pgh": "PGH, during training",
     "lats-early": "LATS, early pruning (`lats-early`)",
+    "lats-early, Nesterov": "the same with Nesterov momentum",
     "power": "power-p",
     "power, distilled 0.9": "power-p, distilled from the dense network (0.9 of the loss)",
     "st3": "ST-3",
@@ -46,6 +47,7 @@ LABELS = {
     "ltp:scope=global,pruned_gradient=1,settle=1": (
         "LTP, one scale, full gradient to pruned weights (`ltp:scope=global,pruned_gradient=1,settle=1`)"
     ),
+    "ltp:scope=global,pruned_gradient=1,settle=1, distilled 0.9": "the same, distilled from the dense network",
     "str": "STR",
 }
 # One setting after another at 95 % on seed 0: what each part brings.
@@ -63,7 +65,12 @@ ABLATION = {
         "ltp:scope=global,pruned_gradient=1,temperature=0.3",
     ),
     "threshold on a quantile": ("gmp", "st3", "power", "power:end=0.3", "power, flat learning rate"),
-    "power-p with distillation": ("power", "power, distilled 0.9"),
+    "power-p with distillation": (
+        "power",
+        "power, distilled 0.9 at T = 2",
+        "power, distilled 0.9",
+        "power, distilled 0.9 at T = 8",
+    ),
     "LATS": ("lats", "lats-early", "lats-early:settle=0.5"),
 }
 
