@@ -1,8 +1,8 @@
 """How fast the sparse engine is against the best dense float32 engine that is installed, in turn in one process.
 
     python benchmarks/engine.py                       # the whole table: benchmarks/results/engine.json
-    python benchmarks/engine.py --models resnet20 --batches 1 --threads 1 --rounds 3
-    python benchmarks/engine.py --part decoding       # token by token: see decoding.py; other rows stay in the file
+    python benchmarks/engine.py --models resnet20 --batches 1 --threads 1 --rounds 3    # other rows stay in the file
+    python benchmarks/engine.py --part decoding       # token by token: see decoding.py
 
 Weights are Gaussian with a scale a channel (lognormal, sigma 0.25); the smallest of each layer are zero, layer by
 layer, in all convolutions and linear layers but the first and the depthwise ones. `block` zeroes four neighbouring
@@ -18,7 +18,7 @@ import gc
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -171,6 +171,12 @@ def write(path: Path, **parts: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps({**found, "machine": machine, **parts}, indent=1) + "\n", encoding="utf-8")
 
 
+def replaced(path: Path, part: str, row: dict[str, Any], same: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a part with `row` in place of the one that was measured with the same settings before."""
+    rows = json.loads(path.read_text(encoding="utf-8")).get(part, []) if path.exists() else []
+    return [old for old in rows if any(old[name] != row[name] for name in same)] + [row]
+
+
 def decode(options: argparse.Namespace) -> None:
     """Rows of decoding.py, each in place of the one that was measured with the same settings before."""
     from decoding import measure as one
@@ -181,9 +187,8 @@ def decode(options: argparse.Namespace) -> None:
         for precision in options.precisions:
             for zeros in options.zeros:
                 row = {"asked": zeros, **one(zeros, precision, threads, options.rounds, options.blocks)}
-                rows = json.loads(options.out.read_text()).get("decoding", []) if options.out.exists() else []
                 same = ("asked", "precision", "threads", "blocks")
-                rows = [old for old in rows if any(old[name] != row[name] for name in same)] + [row]
+                rows = replaced(options.out, "decoding", row, same)
                 rows.sort(key=lambda row: [row[name] for name in same[1:] + same[:1]])
                 write(options.out, decoding=rows)
                 print({name: row[name] for name in ("speedup", "milliseconds", "gigabytes_a_second", "errors")})
@@ -207,14 +212,22 @@ def main() -> None:
     if options.part == "decoding":
         decode(options)
         return
-    rows = []
+    same = ("model", "batch", "threads", "sparsity", "pattern")
     for name in options.models:
         for batch in options.batches:
             for threads in options.threads:
                 for pattern in options.patterns:
                     how = (options.sparsity, pattern, options.rounds, options.seconds)
                     row = measure(name, batch, threads, *how)
-                    rows.append(row)
+                    rows = replaced(options.out, "rows", row, same)
+                    rows.sort(
+                        key=lambda row: (
+                            row["threads"],
+                            row["batch"],
+                            list(MODELS).index(row["model"]),
+                            row["pattern"] != "free",
+                        )
+                    )
                     print(
                         f"{name:13s} batch {batch:2d} threads {threads} {pattern:5s} {row['speedup']:5.2f}x "
                         f"({row['speedup_low']:.2f} to {row['speedup_high']:.2f}) against {row['best_dense']}, "
