@@ -11,7 +11,7 @@ from command_line import call
 from thresher import Trail, load_state
 from thresher.apps.cli.trail import parse_pick
 from thresher.apps.runs import Run
-from thresher.apps.train import Progress, TrainConfig, fit, trailing
+from thresher.apps.train import Progress, TrainConfig, engine, fit, trailing
 from thresher.apps.train.ending import repair
 from thresher.errors import InputError
 
@@ -214,8 +214,8 @@ def test_zeros_are_zero_after_every_step_of_a_fine_tune(run, asked, monkeypatch)
         counted.append(sum(int((bench.model.state_dict()[name] == 0).sum()) for name in shown_targets(run)))
         return loss
 
-    step = repair.train_step
-    monkeypatch.setattr(repair, "train_step", counting)
+    step = engine.train_step
+    monkeypatch.setattr(engine, "train_step", counting)
     config = TrainConfig(**{**asked, "warmup_epochs": 0.5})
     done = repair.repair(config, run.model_path, shown_targets(run), epochs=1)
     assert set(counted) == {run.result["zeros"]}

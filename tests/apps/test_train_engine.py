@@ -10,7 +10,7 @@ from thresher.apps.data.roots import find
 from thresher.apps.models import build_model, normalisation_of
 from thresher.apps.runs import FILES, Run
 from thresher.apps.train import Progress, TrainConfig, fit, load_network
-from thresher.apps.train.ending.measuring import measure_saved
+from thresher.apps.train.ending.measuring import measure_saved, open_saved
 from thresher.errors import InputError
 
 SMALL = {"model": "small-cnn", "data": "digits", "limit": 256, "batch_size": 64, "epochs": 2, "threads": 1}
@@ -73,10 +73,10 @@ def test_the_saved_network_has_the_budget_exactly_and_the_file_the_bytes_of_the_
 
 def test_evaluating_the_run_gives_the_accuracy_of_its_result(pruned):
     run, result = pruned
-    measured = measure_saved(run.path)
+    measured = measure_saved(open_saved(run.path))
     assert measured["accuracy"] == pytest.approx(result.accuracy_after)
     assert measured["zeros"] == result.zeros
-    assert measure_saved(run.model_path, data="digits", limit=256)["accuracy"] == measured["accuracy"]
+    assert measure_saved(open_saved(run.model_path, data="digits", limit=256))["accuracy"] == measured["accuracy"]
 
 
 def test_a_bytes_budget_holds_for_the_file_on_the_disk(tmp_path, dense):

@@ -26,12 +26,11 @@ def evaluate(
 
     Example: thresher eval runs/lats90 --data cifar10
     """
-    from thresher.apps.train.ending.measuring import measure_saved
+    from thresher.apps.train.ending.measuring import measure_saved, open_saved
 
     with counter(quiet or as_json, "part", every=5.0) as told:
-        record: dict[str, Any] = measure_saved(
-            file, data=data, model=model, data_root=data_root, limit=limit, device_name=device, told=told
-        )
+        saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device)
+        record: dict[str, Any] = measure_saved(saved, told)
     if as_json:
         typer.echo(json.dumps(record))
     elif not quiet:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from thresher.apps.data import Batches, default_augment
 from thresher.apps.runs import Metrics
 from thresher.apps.train.ending.evaluate import accuracy
-from thresher.apps.train.engine import train_step
+from thresher.apps.train.engine import train_epoch
 from thresher.apps.train.loss import LossMeter
 from thresher.apps.train.optim import lr_factor, make_optimizer
 from thresher.apps.train.progress import Progress
@@ -59,16 +59,7 @@ def finetune(bench: Workbench, model: nn.Module, log: Metrics, progress: Progres
     right, began = 0.0, time.perf_counter()
     for epoch in range(config.epochs):
         model.train()
-        rate = 0.0
-        for inputs, labels in bench.train:
-            rate = float(bench.optimizer.param_groups[0]["lr"])
-            loss = train_step(bench, inputs, labels)
-            bench.step += 1
-            meter.add(loss, bench.step)
-            if meter.eager:
-                meter.check()
-            progress.stepped(bench.step)
-        meter.check()
+        rate = train_epoch(bench, meter, progress)
         mean = meter.mean()
         meter.reset()
         right = accuracy(model, bench.test, channels_last=config.channels_last)

@@ -92,6 +92,23 @@ def train_step(bench: Workbench, inputs: Tensor, labels: Tensor) -> Tensor:
     return loss.detach()
 
 
+def train_epoch(bench: Workbench, meter: LossMeter, progress: Progress) -> float:
+    """What is left of an epoch, without records or checkpoints; returns the learning rate of its last step."""
+    assert bench.optimizer is not None
+    assert bench.train is not None
+    rate = 0.0
+    for inputs, labels in bench.train:
+        rate = float(bench.optimizer.param_groups[0]["lr"])
+        loss = train_step(bench, inputs, labels)
+        bench.step += 1
+        meter.add(loss, bench.step)
+        if meter.eager:
+            meter.check()
+        progress.stepped(bench.step)
+    meter.check()
+    return rate
+
+
 class _Loop:
     """The epochs of one run, with its records and checkpoints."""
 

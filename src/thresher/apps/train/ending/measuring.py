@@ -24,9 +24,10 @@ TIMED_BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A saved network on its device, the test part of its data, the file it came from (None for known weights), and how
-    its input is normalised."""
+    """A saved network on its device, the test part of its data, what was asked for (`file`) and where its weights lie
+    (`path`, None for known weights), and how its input is normalised."""
 
+    file: str
     network: Network
     model: nn.Module
     data: str
@@ -64,33 +65,21 @@ def open_saved(
     network = load_network(model, file, num_classes=len(split.classes), input_shape=split.input_shape)
     mean, std = network.normalisation or (split.mean, split.std)
     test = Batches(split.test, min(500, len(split.test)), train=False, mean=mean, std=std, device=device)
-    return Saved(network, network.model.to(device), data, test, path, (tuple(mean), tuple(std)))
+    return Saved(str(file), network, network.model.to(device), data, test, path, (tuple(mean), tuple(std)))
 
 
-def measure_saved(
-    file: str | Path,
-    *,
-    data: str | None = None,
-    model: str | None = None,
-    data_root: Path | None = None,
-    limit: int | None = None,
-    device_name: str = "auto",
-    told: Callable[[int, int, str], None] | None = None,
-) -> dict[str, Any]:
+def measure_saved(saved: Saved, told: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
     """Accuracy in percent, zeros among convolution and linear weights, size of the file, time of one batch.
 
-    Args: as `open_saved`; told: hears of each batch of images: (done, in all, what).
-
-    Errors: as `open_saved`.
+    Args: told: hears of each batch of images: (done, in all, what).
     """
-    saved = open_saved(file, data=data, model=model, data_root=data_root, limit=limit, device_name=device_name)
     net, path = saved.model, saved.path
     images = next(iter(saved.test))[0][:TIMED_BATCH]
     weights = [getattr(*target.sites[0]).detach() for target in select(net, frozen=True).targets]
     entries = sum(weight.numel() for weight in weights)
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return {
-        "file": str(file),
+        "file": saved.file,
         "model": saved.network.name,
         "data": saved.data,
         "images": len(saved.test.data),

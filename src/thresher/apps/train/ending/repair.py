@@ -14,7 +14,7 @@ from thresher.apps.train.asking.config import TrainConfig
 from thresher.apps.train.asking.reading import parse_config
 from thresher.apps.train.device import machine_settings
 from thresher.apps.train.ending.evaluate import accuracy
-from thresher.apps.train.engine import train_step
+from thresher.apps.train.engine import train_epoch
 from thresher.apps.train.loss import LossMeter
 from thresher.apps.train.progress import Progress
 from thresher.apps.train.setup import Workbench, assemble
@@ -94,14 +94,7 @@ def _finetune(bench: Workbench, names: Iterable[str], progress: Progress) -> Non
     bench.model.train()
     try:
         while bench.train.epoch < bench.config.epochs:
-            for inputs, labels in bench.train:
-                loss = train_step(bench, inputs, labels)
-                bench.step += 1
-                meter.add(loss, bench.step)
-                if meter.eager:
-                    meter.check()
-                progress.stepped(bench.step)
-            meter.check()
+            train_epoch(bench, meter, progress)
     finally:
         handle.remove()
     bench.model.eval()
