@@ -294,7 +294,8 @@ def figure(path: Path) -> None:
         if len(points) < 2:
             continue
         zeros = [sparsity for sparsity, _ in points]
-        axes.plot(zeros, [mean(values) for _, values in points], marker="o", label=label.replace("`", ""))
+        short = re.sub(r"\(`.*:.*`\)", "", label).replace("`", "")  # settings are in the table
+        axes.plot(zeros, [mean(values) for _, values in points], marker="o", label=short)
         axes.fill_between(zeros, [min(v) for _, v in points], [max(v) for _, v in points], alpha=0.15)
     axes.axhline(91.73, color="grey", linestyle=":", label="dense, before pruning (91.73)")
     axes.set(xlabel="zeros in the weights (%)", ylabel="CIFAR-10 test accuracy (%)")
