@@ -18,6 +18,7 @@ def channel_rescale(theta: Tensor, threshold: Tensor, *, groups: Groups = UNSTRU
     Gradient: none. Errors: none; d must be ≥ 0 and finite.
     Source: ST-3 (arXiv 2212.01076), magnitude re-scaling, with the constants of its released code.
 
+    >>> import torch
     >>> factor = channel_rescale(torch.tensor([[3.0, 1.0], [2.0, 2.0]]), torch.tensor([1.0]))
     >>> [round(value, 4) for value in factor.flatten().tolist()]
     [1.3289, 1.0]
@@ -41,6 +42,7 @@ def rescaled_soft_threshold(theta: Tensor, threshold: Tensor, *, groups: Groups 
     Errors: none; d must be ≥ 0 and finite, `groups.fits(θ.shape)` must hold.
     Source: ST-3, straight-through soft threshold with magnitude re-scaling (arXiv 2212.01076).
 
+    >>> import torch
     >>> round(rescaled_soft_threshold(torch.tensor([[3.0, 1.0]]), torch.tensor([1.0]))[0, 0].item(), 4)
     2.6579
     """

@@ -24,6 +24,7 @@ def straight_through(
     Errors: none. The value comes back in θ's dtype; where θ is not finite, neither is w.
     Source: choice, the shared form of the backward rules of LATS, ASL and power-p.
 
+    >>> import torch
     >>> theta = torch.tensor([0.5, 0.0], requires_grad=True)
     >>> straight_through(theta, torch.tensor([0.3, 0.0])).sum().backward()
     >>> theta.grad.tolist()
