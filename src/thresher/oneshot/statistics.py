@@ -68,7 +68,7 @@ class Statistics:
                 self._read[key] = (inputs, part)
         if layer.name not in self._sums:
             self._sums[layer.name] = _sum_of(layer, module)
-        _merge(self._sums[layer.name], part)
+        self._sums[layer.name].include(part)
 
     def take(self, layer: Layer) -> tuple[Tensor | None, int]:
         """(H, (groups, columns, columns) float64, and its number of vectors), forgotten here; (None, 0) when no batch
@@ -140,10 +140,3 @@ def _add(found: SecondMoments, module: nn.Module, inputs: Tensor, mask: Tensor |
     if mask is not None and inputs.ndim == 2 and len(inputs) == math.prod(mask.shape):
         inputs = inputs[mask.flatten().to(inputs.device, torch.bool)]  # OPT folds tokens into the batch
     found.add(inputs, mask)
-
-
-def _merge(total: SecondMoments, part: SecondMoments) -> None:
-    if part.matrix is not None:
-        total.matrix = part.matrix.clone() if total.matrix is None else total.matrix.add_(part.matrix)
-    total.count += part.count
-    total.items += part.items

@@ -67,9 +67,19 @@ class SecondMoments:
                 if keep is not None:
                     rows = rows[keep[start : start + step].to(rows.device, torch.bool).flatten()]
                 self.count += len(rows)
-                self._include(_gram(rows))
+                self._sum(_gram(rows))
 
-    def _include(self, product: Tensor) -> None:
+    def include(self, other: SecondMoments) -> None:
+        """Add what another accumulator, of the same layer, has taken in; it keeps its own."""
+        if other._shifted is not None:
+            self._shifted = self._shifted or ShiftedMoments(self.module)  # type: ignore[arg-type]
+            self._shifted.include(other._shifted)
+        if other.matrix is not None:
+            self._sum(other.matrix.clone())
+        self.count += other.count
+        self.items += other.items
+
+    def _sum(self, product: Tensor) -> None:
         self.matrix = product if self.matrix is None else self.matrix.add_(product)
 
     def clear(self) -> None:
@@ -97,7 +107,7 @@ class SecondMoments:
         Errors: InputError when nothing was seen, NumericsError for NaN or infinity.
         """
         if self._shifted is not None:
-            self._include(self._shifted.matrix())
+            self._sum(self._shifted.matrix())
             self._shifted = None
         if self.matrix is None:
             raise InputError(

@@ -57,6 +57,13 @@ class ShiftedMoments:
             block = grid.product(key)
             sums[key] = sums[key].add_(block) if key in sums else block
 
+    def include(self, other: ShiftedMoments) -> None:
+        """Add what another one, of the same layer, has taken in."""
+        for extent, blocks in other._sums.items():
+            sums = self._sums.setdefault(extent, {})
+            for key, block in blocks.items():
+                sums[key] = sums[key].add_(block) if key in sums else block.clone()
+
     def matrix(self) -> Tensor:
         """C of all that was taken in."""
         some = next(block for sums in self._sums.values() for block in sums.values())
