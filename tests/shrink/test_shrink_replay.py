@@ -46,3 +46,11 @@ def test_what_comes_before_is_not_worked_out_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(nn.functional, "linear", lambda *args: calls.append(1) or torch.zeros(1, 2))
     replay.output(["4"])
     assert calls == [1]
+
+
+def test_a_forward_that_somebody_put_on_a_layer_stays_there() -> None:
+    model, inputs = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)), torch.randn(2, 3)
+    model[0].forward = put = lambda x: 2 * x  # as libraries that move layers between devices do
+    replay = Replay(model, inputs)
+    assert torch.equal(replay.output(["1"]), output_of(model, inputs))
+    assert vars(model[0])["forward"] is put

@@ -102,8 +102,7 @@ class GroupedMoments(SecondMoments):
             piece = inputs[start : start + step]
             rows = hidden_rows(self.module, piece, self.channels, dtype=torch.float64)
             parts = rows.reshape(len(rows), groups, -1).transpose(0, 1)
-            product = parts.mT @ parts
-            self.matrix = product if self.matrix is None else self.matrix.add_(product)
+            self._sum(parts.mT @ parts)
             self.count += len(rows)
 
 
