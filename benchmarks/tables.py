@@ -94,7 +94,9 @@ def rows_of(name: str) -> list[dict[str, Any]]:
             + shape[row.get("shape")]
             + (f", distilled {row['distill']:g}" if row.get("distill") else "")
             + (f" at T = {row['temperature']:g}" if row.get("temperature") else "")
-            + (", Nesterov" if row.get("nesterov") else ""),
+            + (", Nesterov" if row.get("nesterov") else "")
+            + (f", weight decay {row['weight_decay']:g}" if "weight_decay" in row else "")
+            + (f", {row['groups']}" if "groups" in row else ""),
         }
         for row in rows
     ]

@@ -253,3 +253,30 @@ def test_only_the_density_loss_does_without_a_budget() -> None:
     for method in (Asl(), Asl(loss="density", weight="flops")):
         with pytest.raises(thresher.BudgetError, match="without a budget"):
             thresher.prune(model, optimizer, method, steps=5)
+
+
+@pytest.mark.parametrize("travel", [0.2, math.inf])
+def test_the_task_carries_thresholds_no_further_apart_than_allowed(travel: float) -> None:
+    # The loss only wants the second layer's weights back, and hundreds of times as loudly as usual.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 60, bias=False), nn.Linear(60, 40, bias=False))
+    whole = model[1].weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    method = Asl(scope="global", settle=1.0, lr=1.0, travel=travel)
+    pruner = thresher.prune(model, optimizer, method, "sparsity=80%", steps=60)
+    for _ in range(60):
+        (300 * (model[1].weight - whole).square().sum() + model[0].weight.sum() * 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    apart = float(pruner.process._x[0] - pruner.process._x[1])
+    if travel < 1:
+        assert abs(pruner.sparsity - 0.8) < 0.01
+        assert 0.1 < apart < 2 * travel + 0.15  # and what the loss itself divides unevenly
+    else:
+        assert apart > 0.6
+
+
+def test_travel_must_be_a_distance() -> None:
+    with pytest.raises(thresher.InputError, match=r"(?s)travel=0.*above 0"):
+        Asl(travel=0.0)
+    assert thresher.methods.parse_method("asl:travel=inf") == Asl(travel=math.inf)

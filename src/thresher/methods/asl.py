@@ -39,6 +39,7 @@ class Asl:
         pruned_gradient: factor on the gradient of pruned entries.
         scope: "layer", b in units of its tensor's deviation, as published for training from scratch; "global", of the
             network's, and the loss moves every b alike: without a pull of the task that is global magnitude.
+        travel: how far the task can carry a b away from where it carries the others, over the whole run.
         p: power of the threshold, 3 for that of `Power`; None: the hard threshold, as published.
 
     Source: Adaptive Sparsity Loss (arXiv 2006.02768); the correction by measured sparsity is this library's.
@@ -62,6 +63,7 @@ class Asl:
     plans: int = 200
     pruned_gradient: float = 1.0
     scope: Scope = "layer"
+    travel: float = 1.0
     p: float | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +75,8 @@ class Asl:
         if self.scope == "global" and self.loss == "layer":
             raise InputError("scope='global' with loss='layer'", "one of them", "loss='layer' cuts each tensor alone")
         check_positive("gamma", self.gamma)
+        if not self.travel > 0:  # infinity is allowed
+            raise InputError(f"travel={self.travel!r}", "above 0", "give the deviations that a threshold may travel")
         check_course(self.end, self.settle, self.plans, self.initial)
         for name in ("lr", "momentum", "pruned_gradient"):
             check_share(name, getattr(self, name))
@@ -104,6 +108,7 @@ class Asl:
             rate=self.lr,
             initial=self.initial,
             weight=weight,
+            travel=self.travel,
         )
         law = ErfLaw(
             job.groups,

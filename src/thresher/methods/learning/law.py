@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,7 +22,8 @@ class Course:
     """When and how fast: shares of the run, measurements, limits that share the pull, learning rate of the thresholds.
 
     rate: effective learning rate of a threshold per effective learning rate of its weight. gain: step of x per unit of
-    the penalty's pull; None: that of the task's pull at the highest learning rate of the run.
+    the penalty's pull; None: that of the task's pull at the highest learning rate of the run. travel: how far the task
+    can carry x away from where it carries the others.
     """
 
     end: float
@@ -31,6 +33,7 @@ class Course:
     initial: float = 0.0
     weight: str | None = None
     gain: float | None = None
+    travel: float = math.inf
 
 
 def check_scope(scope: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,8 +49,11 @@ class LearnedProcess(MaskableProcess[LearnedShell]):
         self._x = torch.full((len(thetas),), law.start, dtype=wide, device=device)
         self._held = torch.zeros_like(self._x)
         self._drift = torch.zeros_like(self._x)
+        self._carried = torch.zeros_like(self._x)  # by the task, since the start
         self._shift = torch.zeros_like(self._x)
         self._top = torch.full_like(self._x, torch.inf)  # the largest magnitude of each tensor
+        sizes = self._x.new_tensor([float(target.numel) for target in job.targets])
+        self._sizes = sizes / sizes.sum()
         self._begun = self._placed = False
         self._read: Tensor | None = None
         self._pull = self._drift
@@ -121,7 +125,12 @@ class LearnedProcess(MaskableProcess[LearnedShell]):
             return
         # A batch norm behind a filter with no weight left multiplies gradients by hundreds: no step may be that long.
         limit = min(20 / self._job.steps, 0.5)
-        after = (self._x - self._descent.step(task, speed).clamp(-limit, limit)).clamp(min=self._law.low)
+        carried = self._carried - self._descent.step(task, speed).clamp(-limit, limit)
+        if math.isfinite(self._course.travel):
+            common = (self._sizes * carried).sum()
+            carried = common + (carried - common).clamp(-self._course.travel, self._course.travel)
+        after = (self._x + carried - self._carried).clamp(min=self._law.low)
+        self._carried = carried
         self._drift = self._x - after  # what a threshold at its lower end really loses, is what the pull makes up for
         self._x = after + (self._gain * self._law.metric(self._x) * self._pull).clamp(-0.5, 0.5)
 
@@ -189,7 +198,13 @@ class LearnedProcess(MaskableProcess[LearnedShell]):
 
     def state_dict(self) -> dict[str, Any]:
         """Learned variables, their descent, the law's measurements and aim, the masks."""
-        tensors = {"x": self._x, "held": self._held, "drift": self._drift, "shift": self._shift}
+        tensors = {
+            "x": self._x,
+            "held": self._held,
+            "drift": self._drift,
+            "shift": self._shift,
+            "carried": self._carried,
+        }
         return {
             **{name: value.clone() for name, value in tensors.items()},
             "begun": self._begun,
@@ -206,8 +221,8 @@ class LearnedProcess(MaskableProcess[LearnedShell]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume."""
         like = self._x
-        self._x, self._held, self._drift, self._shift = (
-            state[name].to(like).clone() for name in ("x", "held", "drift", "shift")
+        self._x, self._held, self._drift, self._shift, self._carried = (
+            state[name].to(like).clone() for name in ("x", "held", "drift", "shift", "carried")
         )
         self._begun, self._placed = state["begun"], state["placed"]
         self._rate, self._gain = float(state["rate"]), float(state["gain"])
