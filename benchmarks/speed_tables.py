@@ -65,6 +65,25 @@ def decoding_table() -> str:
     return "\n".join(lines)
 
 
+def forms_table() -> str:
+    """The bare sparse product in several forms of its weights."""
+    found = record("kernel_forms.json")
+    if found is None:
+        return NOT_RUN
+    lines = [
+        f"{found['processor']}, one thread.",
+        "",
+        "| layer | zeros | weights | offset | stored units | milliseconds | against float32 | GFLOP/s of nonzeros |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        lines.append(
+            f"| {row['layer']} | {row['sparsity']:.0%} | {row['form']} | {row['offset_bits']} bits | {row['units']:,} "
+            f"| {row['milliseconds']:.3g} | {row['over_float32']:.2f}× | {row['gflops']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def quality_table() -> str:
     """Accuracy of shrunk ResNet-20s, straight after the cut and later."""
     rows = record("shrink_quality.jsonl")
@@ -166,6 +185,7 @@ def growth_table() -> str:
 TABLES = {
     "engine": engine_table,
     "decoding": decoding_table,
+    "kernel_forms": forms_table,
     "shrink_quality": quality_table,
     "shrink_text_stories": partial(text_table, "stories"),
     "shrink_text_sst2": partial(text_table, "sst2"),

@@ -9,7 +9,7 @@ from command_line import call
 
 import thresher
 from thresher.apps.cli.doctor import expectation_lines, machine_lines
-from thresher.apps.cli.opening import open_network, parse_counts
+from thresher.apps.cli.reading.opening import open_network, parse_counts
 from thresher.deploy.bench import Bench, Machine
 from thresher.deploy.bench.expectation import Expectation, Expected
 from thresher.errors import InputError

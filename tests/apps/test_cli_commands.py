@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from thresher.apps.cli.watching import Bar, Lines
+from thresher.apps.cli.showing.watching import Bar, Lines
 from thresher.apps.runs import Run
 
 SMALL = ["--model", "small-cnn", "--limit", "256", "--batch-size", "64", "--epochs", "1", "--threads", "1"]
@@ -120,7 +120,7 @@ def test_resume_takes_the_settings_from_the_run_and_a_finished_one_answers_at_on
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(here, monkeypatch):
-    from thresher.apps.cli import watching
+    from thresher.apps.cli.showing import watching
 
     def interrupt(self, record):
         raise KeyboardInterrupt

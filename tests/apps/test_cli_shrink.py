@@ -8,7 +8,7 @@ import torch
 from command_line import call
 
 import thresher
-from thresher.apps.cli.counting import CountLines
+from thresher.apps.cli.showing.counting import CountLines
 from thresher.apps.models import build_model
 from thresher.apps.runs import Run
 from thresher.apps.shrinking.config import parse_keep

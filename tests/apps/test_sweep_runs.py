@@ -161,7 +161,7 @@ def test_a_bug_in_one_run_is_kept_too(monkeypatch):
 
 
 def test_an_interrupted_sweep_says_how_to_go_on_and_does(monkeypatch):
-    from thresher.apps.cli import watching
+    from thresher.apps.cli.showing import watching
 
     def interrupt(self, record):
         if finished_runs() and record["kind"] == "step":

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 import thresher
 from thresher.deploy.engine import compile, load_compiled
-from thresher.deploy.engine.graph import Graph, Port, Step
+from thresher.deploy.engine.capturing.graph import Graph, Port, Step
 from thresher.deploy.engine.library import ISAS, native
-from thresher.deploy.engine.program import Blocking, Program
-from thresher.deploy.engine.tuning import Tuner
+from thresher.deploy.engine.programs.program import Blocking, Program
+from thresher.deploy.engine.programs.tuning import Tuner
 from thresher.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("engine_library")

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from thresher.deploy.engine.builder import Builder, Value
-from thresher.deploy.engine.graph import Graph, Port, Step
+from thresher.deploy.engine.capturing.builder import Builder, Value
+from thresher.deploy.engine.capturing.graph import Graph, Port, Step
+from thresher.deploy.engine.capturing.lowering.convolution import convolve
 from thresher.deploy.engine.library import ISAS, native
-from thresher.deploy.engine.lowering.convolution import convolve
-from thresher.deploy.engine.program import Blocking, Program
+from thresher.deploy.engine.programs.program import Blocking, Program
 
 pytestmark = pytest.mark.usefixtures("engine_library")
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.counting import counter
-from thresher.apps.cli.flags import Json, Quiet
-from thresher.apps.cli.naming import unused
-from thresher.apps.cli.opening import open_network, parse_counts
+from thresher.apps.cli.reading.flags import Json, Quiet
+from thresher.apps.cli.reading.naming import unused
+from thresher.apps.cli.reading.opening import open_network, parse_counts
+from thresher.apps.cli.showing.counting import counter
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def bench(
     batches = parse_counts("--batch", batch)
     import torch
 
-    from thresher.apps.cli.printing import report_page
+    from thresher.apps.cli.showing.printing import report_page
     from thresher.deploy.bench import compare, pick
     from thresher.deploy.bench.machine import cores
     from thresher.deploy.bench.table import lines

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
 from thresher.errors import InputError
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
-from thresher.apps.cli.naming import unused
+from thresher.apps.cli.reading.flags import Json, Quiet
+from thresher.apps.cli.reading.naming import unused
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def demo(
 
     No files and no network are needed. Example: thresher demo --method lats --method gmp
     """
-    from thresher.apps.cli.printing import report_page
+    from thresher.apps.cli.showing.printing import report_page
 
     folder = out or unused(Path("runs") / "demo" / time.strftime("%Y%m%d-%H%M%S"))
     if folder.is_dir() and any(folder.iterdir()):
@@ -69,7 +69,7 @@ def demo(
 
 
 def _one(name: str, folder: Path, settings: dict[str, Any], quiet: bool, title: str) -> Done:
-    from thresher.apps.cli.watching import watcher
+    from thresher.apps.cli.showing.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train import fit, read_config
     from thresher.apps.train.ending.speed import time_run

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
 
 if TYPE_CHECKING:
     from thresher.deploy.bench import Machine

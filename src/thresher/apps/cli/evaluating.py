@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from thresher.apps.cli.counting import counter
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
+from thresher.apps.cli.showing.counting import counter
 
 
 def evaluate(

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
-from thresher.apps.cli.opening import open_network
+from thresher.apps.cli.reading.flags import Json, Quiet
+from thresher.apps.cli.reading.opening import open_network
 from thresher.errors import InputError
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "hf": "model-hf"}

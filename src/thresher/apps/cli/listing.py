@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
 
 
 def methods(quiet: Quiet = False, as_json: Json = False) -> None:

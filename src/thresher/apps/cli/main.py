@@ -12,10 +12,10 @@ from thresher.apps.cli.demo import demo
 from thresher.apps.cli.doctor import doctor
 from thresher.apps.cli.evaluating import evaluate
 from thresher.apps.cli.export import export
-from thresher.apps.cli.failures import Commands
 from thresher.apps.cli.listing import data, methods, models
 from thresher.apps.cli.oneshot import oneshot
 from thresher.apps.cli.plan import plan
+from thresher.apps.cli.reading.failures import Commands
 from thresher.apps.cli.reporting import report, watch
 from thresher.apps.cli.sensitivity import sensitivity
 from thresher.apps.cli.shrink import shrink

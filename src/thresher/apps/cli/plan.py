@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
 from thresher.errors import InputError
 
 plan = typer.Typer(help="Show the plan of a shrunk network, or cut a dense network by it.", rich_markup_mode=None)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
 
 Runs = Annotated[
     list[Path], typer.Argument(metavar="RUN...", help="run folders, or folders of runs such as a sweep or a demo")

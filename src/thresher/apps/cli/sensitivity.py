@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thresher.apps.cli.counting import counter
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
+from thresher.apps.cli.showing.counting import counter
 from thresher.errors import InputError
 
 if TYPE_CHECKING:

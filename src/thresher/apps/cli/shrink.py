@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.counting import counter
-from thresher.apps.cli.failures import INTERRUPTED
-from thresher.apps.cli.flags import Config, Json, Quiet, given, with_settings
-from thresher.apps.cli.naming import new_folder
+from thresher.apps.cli.reading.failures import INTERRUPTED
+from thresher.apps.cli.reading.flags import Config, Json, Quiet, given, with_settings
+from thresher.apps.cli.reading.naming import new_folder
+from thresher.apps.cli.showing.counting import counter
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _plan_text(chosen: Chosen) -> str:
 
 
 def _carry_out(chosen: Chosen, folder: Path, out: Path | None, quiet: bool, as_json: bool) -> None:
-    from thresher.apps.cli.printing import report_page
-    from thresher.apps.cli.watching import watcher
+    from thresher.apps.cli.showing.printing import report_page
+    from thresher.apps.cli.showing.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.shrinking.carrying import STAGES, carry_out
     from thresher.apps.shrinking.storing import copy_file

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.failures import BROKEN, INTERRUPTED
-from thresher.apps.cli.flags import Config, DryRun, Json, Quiet, given, with_settings
+from thresher.apps.cli.reading.failures import BROKEN, INTERRUPTED
+from thresher.apps.cli.reading.flags import Config, DryRun, Json, Quiet, given, with_settings
 from thresher.apps.train.asking.config import TrainConfig
 from thresher.apps.train.asking.reading import settings_of
 
@@ -73,8 +73,8 @@ def sweep(
     if dry_run:
         _show_plan(asked, quiet, as_json)
         return
-    from thresher.apps.cli.printing import report_page
-    from thresher.apps.cli.sweep_text import News
+    from thresher.apps.cli.showing.printing import report_page
+    from thresher.apps.cli.showing.sweep_text import News
     from thresher.apps.sweep import open_sweep, sweep_record, table_lines, work, work_together, write_table
 
     command = shlex.join(["thresher", *sys.argv[1:]])
@@ -91,7 +91,7 @@ def sweep(
         if workers > 1:
             work_together(opened, workers, news, say=say, command=command)
         else:
-            from thresher.apps.cli.watching import watcher
+            from thresher.apps.cli.showing.watching import watcher
 
             work(opened, lambda title: watcher(quiet, title=title), news, command=command)
     except KeyboardInterrupt as error:
@@ -117,7 +117,7 @@ def sweep(
 
 def _time_rows(opened: Sweep, quiet: bool) -> None:
     """Milliseconds of one run in each row of the table, one after the other: workers would disturb each other."""
-    from thresher.apps.cli.counting import counter
+    from thresher.apps.cli.showing.counting import counter
     from thresher.apps.runs import Run
     from thresher.apps.train.ending.speed import SAVED_AS, time_run
 
@@ -144,7 +144,7 @@ def _asked(out: Path, config: Path | None, flags: dict[str, Any]) -> SweepConfig
 
 
 def _show_plan(asked: SweepConfig, quiet: bool, as_json: bool) -> None:
-    from thresher.apps.cli.sweep_text import plan_lines
+    from thresher.apps.cli.showing.sweep_text import plan_lines
     from thresher.apps.sweep import planned_groups, planned_runs
     from thresher.apps.sweep.plan import run_config
     from thresher.apps.train import make_plan

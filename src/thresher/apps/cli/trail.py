@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.apps.cli.flags import Json, Quiet
+from thresher.apps.cli.reading.flags import Json, Quiet
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _write(
     state = home.state_dict(point)
     if not epochs and not norm:
         return {"path": str(out), "bytes": save(state, out, record=record).bytes}
-    from thresher.apps.cli.watching import watcher
+    from thresher.apps.cli.showing.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train.asking.reading import read_config
     from thresher.apps.train.ending.repair import repair

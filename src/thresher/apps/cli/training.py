@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
-from thresher.apps.cli.failures import INTERRUPTED
-from thresher.apps.cli.flags import PRUNING, Config, DryRun, Json, Out, Quiet, Resume, given, with_settings
-from thresher.apps.cli.naming import new_folder
+from thresher.apps.cli.reading.failures import INTERRUPTED
+from thresher.apps.cli.reading.flags import PRUNING, Config, DryRun, Json, Out, Quiet, Resume, given, with_settings
+from thresher.apps.cli.reading.naming import new_folder
 from thresher.apps.train.asking.config import TrainConfig
 from thresher.apps.train.asking.reading import parse_config, settings_of
 from thresher.errors import InputError
@@ -79,8 +79,8 @@ def _asked(
 
 
 def _run(asked: TrainConfig, out: Path, resume: bool, dry_run: bool, quiet: bool, as_json: bool) -> None:
-    from thresher.apps.cli.printing import outcome_lines, plan_lines, report_page
-    from thresher.apps.cli.watching import watcher
+    from thresher.apps.cli.showing.printing import outcome_lines, plan_lines, report_page
+    from thresher.apps.cli.showing.watching import watcher
     from thresher.apps.runs import Run
     from thresher.apps.train import fit, make_plan
     from thresher.apps.train.ending.speed import time_run

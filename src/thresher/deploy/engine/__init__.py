@@ -2,7 +2,7 @@
 
 from thresher.deploy.engine.compiled import Compiled
 from thresher.deploy.engine.compiling import compile
-from thresher.deploy.engine.file import load_compiled
+from thresher.deploy.engine.programs.file import load_compiled
 from thresher.deploy.engine.report import EngineReport, LayerReport
 
 __all__ = ["Compiled", "EngineReport", "LayerReport", "compile", "load_compiled"]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from thresher.deploy.engine import operator
+from thresher.deploy.engine.capturing.pieces import Capture, pieces_of
 from thresher.deploy.engine.library import ISAS
-from thresher.deploy.engine.pieces import Capture, pieces_of
-from thresher.deploy.engine.planning import Plan, packed
+from thresher.deploy.engine.programs.planning import Plan, packed
+from thresher.deploy.engine.programs.runner import Runner, check_inputs
 from thresher.deploy.engine.report import EngineReport
-from thresher.deploy.engine.runner import Runner, check_inputs
 from thresher.errors import InputError
 
 
@@ -114,6 +114,6 @@ class Compiled(nn.Module):
 
         Errors: StateError when parts run in torch or another engine has won, as those are not in the file.
         """
-        from thresher.deploy.engine.file import write
+        from thresher.deploy.engine.programs.file import write
 
         write(self._captured, self._runner, self._plan, self._rival, self._report, path)

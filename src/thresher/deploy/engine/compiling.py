@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from thresher.deploy.engine.capture import arguments_of, capture
+from thresher.deploy.engine.capturing.capture import arguments_of, capture
+from thresher.deploy.engine.capturing.pieces import Capture, constants_in_torch, pieces_of
 from thresher.deploy.engine.compiled import Compiled
 from thresher.deploy.engine.layers import layer_reports
 from thresher.deploy.engine.library import ISAS, native, pick_isa
-from thresher.deploy.engine.pieces import Capture, constants_in_torch, pieces_of
-from thresher.deploy.engine.planning import Plan, seconds_of, tuned, ways
+from thresher.deploy.engine.programs.planning import Plan, seconds_of, tuned, ways
+from thresher.deploy.engine.programs.runner import Runner, remember
+from thresher.deploy.engine.programs.tuning import Tuner
 from thresher.deploy.engine.report import EngineReport, LayerReport
 from thresher.deploy.engine.rivals import rivals
 from thresher.deploy.engine.rounding import VALUES, rounded
-from thresher.deploy.engine.runner import Runner, remember
-from thresher.deploy.engine.tuning import Tuner
 from thresher.errors import InputError, NumericsError
 
 TOLERANCE = 1e-5  # of the largest output

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from thresher.deploy.engine.pieces import Capture, pieces_of
-from thresher.deploy.engine.planning import Plan, weights_of
+from thresher.deploy.engine.capturing.pieces import Capture, pieces_of
+from thresher.deploy.engine.programs.planning import Plan, weights_of
+from thresher.deploy.engine.programs.runner import Runner
+from thresher.deploy.engine.programs.tuning import dense_seconds
 from thresher.deploy.engine.report import LayerReport
-from thresher.deploy.engine.runner import Runner
-from thresher.deploy.engine.tuning import dense_seconds
 
 
 def layer_reports(

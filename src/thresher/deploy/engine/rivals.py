@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from thresher.deploy.engine.capture import arguments_of
-from thresher.deploy.engine.pieces import Capture
+from thresher.deploy.engine.capturing.capture import arguments_of
+from thresher.deploy.engine.capturing.pieces import Capture
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thresher.deploy.engine.capture import capture
-from thresher.deploy.engine.pieces import pieces_of
-from thresher.deploy.engine.planning import tuned, ways
-from thresher.deploy.engine.program import Program
-from thresher.deploy.engine.tuning import Tuner
+from thresher.deploy.engine.capturing.capture import capture
+from thresher.deploy.engine.capturing.pieces import pieces_of
+from thresher.deploy.engine.programs.planning import tuned, ways
+from thresher.deploy.engine.programs.program import Program
+from thresher.deploy.engine.programs.tuning import Tuner
 from thresher.errors import InputError
 
 LIMIT = 0.5  # seconds of tuning for each share of zeros

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thresher.deploy.engine.graph import Graph, Step
+from thresher.deploy.engine.capturing.graph import Graph, Step
 
 
 def can_lie_flat(graph: Graph) -> bool:

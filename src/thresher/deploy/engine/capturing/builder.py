@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from thresher.deploy.engine.graph import Graph, Port, Step
+from thresher.deploy.engine.capturing.graph import Graph, Port, Step
 
 ONE = (1, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from thresher.deploy.engine.graph import Graph, Step
+from thresher.deploy.engine.capturing.graph import Graph, Step
 
 RANGED = {"conv", "point", "norm"}  # steps that can work on any range of positions
 CHAIN_VECTORS = 24  # below, a chain leaves too little for each thread

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thresher.deploy.engine.builder import Value
-from thresher.deploy.engine.pieces import Capture, EnginePiece, TorchPiece, run_node
-from thresher.deploy.engine.program import Program
+from thresher.deploy.engine.capturing.builder import Value
+from thresher.deploy.engine.capturing.pieces import Capture, EnginePiece, TorchPiece, run_node
+from thresher.deploy.engine.programs.program import Program
 from thresher.errors import InputError
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from thresher.deploy.engine.graph import Step
-from thresher.deploy.engine.layout import Group, group, is_pointwise
+from thresher.deploy.engine.capturing.graph import Step
 from thresher.deploy.engine.library import ISAS
-from thresher.deploy.engine.program import Blocking, Program, is_ranged
+from thresher.deploy.engine.programs.layout import Group, group, is_pointwise
+from thresher.deploy.engine.programs.program import Blocking, Program, is_ranged
 
 WIDTHS = {"portable": 4, "avx2": 8, "avx512": 16}
 MOST = {"sparse": 14, "block4": 6, "bitmask": 2}

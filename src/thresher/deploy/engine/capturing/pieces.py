@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import fx
 
-from thresher.deploy.engine.builder import Value
-from thresher.deploy.engine.graph import Graph
+from thresher.deploy.engine.capturing.builder import Value
+from thresher.deploy.engine.capturing.graph import Graph
 
 
 @dataclass

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from thresher.deploy.engine.flat import can_lie_flat
-from thresher.deploy.engine.graph import Graph
-from thresher.deploy.engine.layout import Group
-from thresher.deploy.engine.pieces import Capture, pieces_of
-from thresher.deploy.engine.program import Blocking, Program
-from thresher.deploy.engine.runner import Runner
-from thresher.deploy.engine.tuning import Tuner
+from thresher.deploy.engine.capturing.graph import Graph
+from thresher.deploy.engine.capturing.pieces import Capture, pieces_of
+from thresher.deploy.engine.programs.flat import can_lie_flat
+from thresher.deploy.engine.programs.layout import Group
+from thresher.deploy.engine.programs.program import Blocking, Program
+from thresher.deploy.engine.programs.runner import Runner
+from thresher.deploy.engine.programs.tuning import Tuner
 
 SMALL = 64  # positions of the largest blob, below which pictures are always put together
 TOGETHER = 128  # pictures below one another, at most

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from thresher.deploy.engine.builder import Builder, UnsupportedError, Value
-from thresher.deploy.engine.layout import taps
+from thresher.deploy.engine.capturing.builder import Builder, UnsupportedError, Value
+from thresher.deploy.engine.programs.layout import taps
 
 
 def convolve(

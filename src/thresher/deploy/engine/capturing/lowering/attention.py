@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from thresher.deploy.engine.builder import Builder, UnsupportedError, Value
+from thresher.deploy.engine.capturing.builder import Builder, UnsupportedError, Value
 
 
 def _attention(b: Builder, node: fx.Node, a: Mapping[str, Any]) -> Value:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from thresher.deploy.engine.builder import Builder, UnsupportedError, Value
+from thresher.deploy.engine.capturing.builder import Builder, UnsupportedError, Value
 
 
 def _same(b: Builder, node: fx.Node, a: Mapping[str, Any]) -> Value:
@@ -128,7 +128,7 @@ def _cat(b: Builder, node: fx.Node, a: Mapping[str, Any]) -> Value:
 
 
 def _copy(b: Builder, x: int, y: int, at: tuple[int, ...], to: tuple[int, ...], size: tuple[int, ...]) -> None:
-    from thresher.deploy.engine.graph import Step
+    from thresher.deploy.engine.capturing.graph import Step
 
     b.graph.steps.append(Step("copy", [x], y, attributes={"region": [*at, *to, *size]}))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from thresher.deploy.engine.builder import Builder, UnsupportedError, Value
+from thresher.deploy.engine.capturing.builder import Builder, UnsupportedError, Value
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.deploy.engine.graph import ACTIVATIONS, Blob, Graph, Port, Step
-from thresher.deploy.engine.layout import taps
-from thresher.deploy.engine.program import KINDS
+from thresher.deploy.engine.capturing.graph import ACTIVATIONS, Blob, Graph, Port, Step
+from thresher.deploy.engine.programs.layout import taps
+from thresher.deploy.engine.programs.program import KINDS
 from thresher.errors import InputError
 
 ARRAYS = ("scale", "shift", "bias")  # attributes that are numbers by channel or by position
@@ -127,7 +127,7 @@ def check(graph: Graph) -> None:
         _check_step(graph, step, number)
     for port in [*graph.inputs, *graph.outputs]:
         _need(type(port.blob) is int and 0 <= port.blob < len(blobs) and port.form in FORMS, "a port")
-        from thresher.deploy.engine.builder import chw
+        from thresher.deploy.engine.capturing.builder import chw
 
         blob, rank = blobs[port.blob], {"image": 3, "nhwc": 3, "sequence": 2, "tokens": 2, "flat": 1}[port.form]
         _need(len(port.shape) == rank and chw(port.form, port.shape) == (blob.c, blob.h, blob.w), "a port's shape")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from thresher.deploy.engine.builder import Builder, UnsupportedError, Value
-from thresher.deploy.engine.graph import Port
-from thresher.deploy.engine.lowering import RULES
-from thresher.deploy.engine.pieces import Capture, EnginePiece, TorchPiece, base
+from thresher.deploy.engine.capturing.builder import Builder, UnsupportedError, Value
+from thresher.deploy.engine.capturing.graph import Port
+from thresher.deploy.engine.capturing.lowering import RULES
+from thresher.deploy.engine.capturing.pieces import Capture, EnginePiece, TorchPiece, base
 from thresher.errors import InputError
 
 _STORED = {"bhtd": "tokens", "bthd": "tokens"}  # how a value leaves the engine

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.deploy.engine.flat import can_lie_flat
-from thresher.deploy.engine.graph import ACTIVATIONS, Graph, Step
-from thresher.deploy.engine.layout import RANGED, Group, Strides, group, place, root, taps
+from thresher.deploy.engine.capturing.graph import ACTIVATIONS, Graph, Step
 from thresher.deploy.engine.library import native, pick_isa
+from thresher.deploy.engine.programs.flat import can_lie_flat
+from thresher.deploy.engine.programs.layout import RANGED, Group, Strides, group, place, root, taps
 from thresher.errors import InputError, StateError
 
 KINDS = (

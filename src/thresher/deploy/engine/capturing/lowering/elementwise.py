@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from thresher.deploy.engine.builder import Builder, UnsupportedError, Value
-from thresher.deploy.engine.lowering.convolution import affine
+from thresher.deploy.engine.capturing.builder import Builder, UnsupportedError, Value
+from thresher.deploy.engine.capturing.lowering.convolution import affine
 
 Rule = Callable[[Builder, fx.Node, Mapping[str, Any]], Value]
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from thresher.deploy.engine.builder import Value
+from thresher.deploy.engine.capturing.builder import Value
+from thresher.deploy.engine.capturing.pieces import Capture, EnginePiece, pieces_of
 from thresher.deploy.engine.library import ISAS, native
-from thresher.deploy.engine.pieces import Capture, EnginePiece, pieces_of
-from thresher.deploy.engine.planning import Plan, packed
-from thresher.deploy.engine.program import KERNELS, SPLITS, Blocking
-from thresher.deploy.engine.record import graph_of, graph_record
+from thresher.deploy.engine.programs.planning import Plan, packed
+from thresher.deploy.engine.programs.program import KERNELS, SPLITS, Blocking
+from thresher.deploy.engine.programs.record import graph_of, graph_record
+from thresher.deploy.engine.programs.runner import Example, Runner
 from thresher.deploy.engine.report import EngineReport, LayerReport
-from thresher.deploy.engine.runner import Example, Runner
 from thresher.deploy.storage import load_state, save
 from thresher.errors import InputError, StateError
 

@@ -1,0 +1,1 @@
+"""What commands are given: flags, names, files, and what is said when they do not fit."""
