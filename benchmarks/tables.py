@@ -70,6 +70,13 @@ ABLATION = {
         "power, distilled 0.9 at T = 2",
         "power, distilled 0.9",
         "power, distilled 0.9 at T = 8",
+        "power:p=2, distilled 0.9",
+        "power, distilled 0.9, weight decay 0",
+    ),
+    "ASL with distillation": (
+        "asl:scope=global,p=3,settle=1",
+        "asl:scope=global,p=3,settle=1,travel=inf, distilled 0.9",
+        "asl:scope=global,p=3,settle=1, distilled 0.9",
     ),
     "LATS": ("lats", "lats-early", "lats-early:settle=0.5"),
 }
