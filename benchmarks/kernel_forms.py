@@ -1,6 +1,6 @@
 """What the weights of a free-form sparse product should be: float32, pairs in bfloat16, quads in 8 bits.
 
-    python benchmarks/kernel_forms.py        # two minutes; benchmarks/results/kernel_forms.json
+    python benchmarks/kernel_forms.py        # a quarter of a minute; benchmarks/results/kernel_forms.json
 
 The engine's kernel multiplies one float32 value at a time and finds its input by a 32-bit offset: 8 bytes. Processors
 with dot products multiply two bfloat16 or four 8-bit values at once, if the inputs of two or four channels lie
@@ -155,7 +155,7 @@ def main() -> None:
     """All layers and sparsities."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.8, 0.9, 0.95])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -66,21 +66,18 @@ def decoding_table() -> str:
 
 
 def forms_table() -> str:
-    """The bare sparse product in several forms of its weights."""
+    """The bare sparse product in several forms of its weights: how many times as fast as float32."""
     found = record("kernel_forms.json")
     if found is None:
         return NOT_RUN
-    lines = [
-        f"{found['processor']}, one thread.",
-        "",
-        "| layer | zeros | weights | offset | stored units | milliseconds | against float32 | GFLOP/s of nonzeros |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found["rows"]:
-        lines.append(
-            f"| {row['layer']} | {row['sparsity']:.0%} | {row['form']} | {row['offset_bits']} bits | {row['units']:,} "
-            f"| {row['milliseconds']:.3g} | {row['over_float32']:.2f}× | {row['gflops']:.0f} |"
-        )
+    forms = list(dict.fromkeys((row["form"], row["offset_bits"]) for row in found["rows"]))
+    names = " | ".join(f"{form}, offsets of {bits} bits" for form, bits in forms[1:])
+    lines = [f"{found['processor']}, one thread.", ""]
+    lines += [f"| layer | zeros | {forms[0][0]}, milliseconds | {names} |", "|---|---|---|" + "---|" * (len(forms) - 1)]
+    for layer, sparsity in dict.fromkeys((row["layer"], row["sparsity"]) for row in found["rows"]):
+        plain, *others = (row for row in found["rows"] if (row["layer"], row["sparsity"]) == (layer, sparsity))
+        ratios = " | ".join(f"{row['over_float32']:.2f}×" for row in others)
+        lines.append(f"| {layer} | {sparsity:.0%} | {plain['milliseconds']:.3g} | {ratios} |")
     return "\n".join(lines)
 
 
