@@ -1,7 +1,8 @@
 """CIFAR-10, pretrained ResNet-20: methods at equal epochs, learning rates and seeds, every one at exactly its budget.
 
 Protocol: 5 epochs, batch 128, SGD (momentum 0.9, weight decay 1e-4, cosine without warm-up), crop and flip, bfloat16
-autocast, torch.compile, channels last. `accuracy_norm` is the accuracy once more with the batch norms measured anew on
+autocast, torch.compile, channels last. `soft_gap`: what the soft gates of an unfrozen LTP have over the hard masks, in
+points, as training left them. `accuracy_norm` is the accuracy once more with the batch norms measured anew on
 a pass over the training images. One row per run is appended to benchmarks/results/cifar10.jsonl; rows that are there
 already are not run again, so that a study can be stopped and taken up.
 
@@ -25,6 +26,7 @@ from thresher.apps.data import Batches, load_data
 from thresher.apps.models import build_model, normalisation_of
 from thresher.apps.train.objective import Objective
 from thresher.diagnostics.l1 import l1_spread
+from thresher.methods.learning.gated import GateShell, soft_gates
 
 RESULTS = Path(__file__).parent / "results" / "cifar10.jsonl"
 
@@ -98,15 +100,21 @@ def run(key: dict[str, Any], data: Any) -> dict[str, Any]:
             optimizer.step()
             optimizer.zero_grad()
             scheduler.step()
+    soft = None
+    if any(isinstance(module, GateShell) and module.mask is None for module in model.modules()):
+        with soft_gates(model):
+            soft = accuracy(model, test)
     before_projection = pruner.sparsity
     trace = pruner.trace
     report = pruner.finish()
     renewed = copy.deepcopy(model)
     thresher.reestimate_norm(renewed, train)
     median, low, high = l1_spread(trace.clock, trace.thresholds)
+    hard = accuracy(model, test)
     return {
         **key,
-        "accuracy": accuracy(model, test),
+        "accuracy": hard,
+        **({} if soft is None else {"soft_gap": soft - hard}),
         "accuracy_norm": accuracy(renewed, test),
         "zeros": report.zeros,
         "entries": report.entries,
