@@ -1,10 +1,12 @@
 """CIFAR-10, pretrained ResNet-20, shrunk to 1.5x, 2x, 3x fewer multiply-adds by every selection method, in one frame.
 
 Each row: accuracy straight after the cut, after measuring batch norm anew on the augmented training stream (both with
-and without a least-squares refit, `debias`), and after one epoch of equal fine-tuning from there (SGD, momentum 0.9,
-weight decay 1e-4, cosine); the latency of the dense and the small network, timed in turn in one run, beside the ratio
-of multiply-adds. The lineage methods (lats, ltp, asl, gmp) train one epoch on row groups, whole zero channels are cut
-by `thresher.compact`, and `l2` takes what is left to the budget; their epochs are counted in `trained_epochs`.
+and without a least-squares refit, `debias`), and instead of that after `thresher.reconstruct` on the images that the
+choice was made on. One epoch of equal fine-tuning (SGD, momentum 0.9, weight decay 1e-4, cosine, bfloat16 autocast)
+starts from there; torch-pruning's own pruners and the lineage methods are not reconstructed and start from the batch
+norms measured anew. The dense and the small network are timed in turn in one run, one thread, processor time, beside
+the ratio of multiply-adds. The lineage methods (lats, ltp, asl, gmp) train one epoch on row groups, whole zero channels
+are cut by `thresher.compact`, and `l2` takes what is left to the budget; their epochs are counted in `trained_epochs`.
 Rows go to benchmarks/results/shrink_quality.jsonl; those that are there already are not run again.
 
     python benchmarks/shrink_quality.py --methods ispasp l2 --ratios 2
@@ -48,7 +50,7 @@ class Bench:
         self.data: DataSplit = load_data("cifar10", limit=limit)
         self.seed, self.device = seed, device
         self.model = build_model("resnet20", num_classes=10, input_shape=(3, 32, 32), weights="cifar10").to(device)
-        self.model.eval()
+        self.model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = normalisation_of(self.model) or (self.data.mean, self.data.std)
         self.test = Batches(self.data.test, min(500, len(self.data.test)), train=False, **self.common())
         rows = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(seed))[:images]
@@ -84,6 +86,7 @@ def macs(model: nn.Module, example: Tensor) -> float:
 def train(bench: Bench, model: nn.Module, epochs: int, lr: float, pruning: dict[str, Any] | None = None) -> None:
     """Equal training for all; with `pruning`, by a method of `thresher.prune`."""
     stream = bench.stream()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(len(stream) * epochs, 1))
     pruner = None
@@ -93,7 +96,9 @@ def train(bench: Bench, model: nn.Module, epochs: int, lr: float, pruning: dict[
     model.train()
     for _ in range(epochs):
         for inputs, labels in stream:
-            functional.cross_entropy(model(inputs), labels).backward()
+            with torch.autocast(bench.device, torch.bfloat16):
+                loss = functional.cross_entropy(model(inputs.contiguous(memory_format=torch.channels_last)), labels)
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             scheduler.step()
@@ -140,10 +145,19 @@ def run(bench: Bench, key: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(key["seed"])
     started = time.time()
     small, found = shrunk(bench, key, bench.macs / key["ratio"])
+    small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = time.time() - started
     row = {"accuracy_dense": bench.accuracy, "accuracy_cut": accuracy(small, bench.test)}
-    thresher.reestimate_norm(small, bench.stream(), limit=NORM_BATCHES)
-    row["accuracy_norm"] = accuracy(small, bench.test)
+    anew = copy.deepcopy(small)
+    thresher.reestimate_norm(anew, bench.stream(), limit=NORM_BATCHES)
+    row["accuracy_norm"] = accuracy(anew, bench.test)
+    if key["reconstruct"] and found is not None:
+        began = time.time()
+        thresher.reconstruct(small, bench.model, bench.calibration, plan=found.plan)
+        row["reconstruct_seconds"] = round(time.time() - began, 1)
+        row["accuracy_reconstructed"] = accuracy(small, bench.test)
+    else:
+        small = anew
     if key["epochs"]:
         train(bench, small, key["epochs"], key["lr"])
         row["accuracy_finetuned"] = accuracy(small, bench.test)
@@ -153,7 +167,8 @@ def run(bench: Bench, key: dict[str, Any]) -> dict[str, Any]:
         with torch.inference_mode():
             model(images)
 
-    timed = measure_ratio(lambda: once(bench.model), lambda: once(small), rounds=9, min_time=0.05)
+    clock = time.process_time if torch.get_num_threads() == 1 else None
+    timed = measure_ratio(lambda: once(bench.model), lambda: once(small), rounds=9, min_time=0.05, clock=clock)
     now = macs(small, bench.example)
     return {
         **key,
@@ -185,10 +200,14 @@ def keys_of(args: argparse.Namespace) -> list[dict[str, Any]]:
         for scope, allocation, debias in itertools.product(
             args.scopes if method not in LINEAGE else ["inside"],
             args.allocations if frame else ["own"],
-            (False, True) if method not in LINEAGE else (False,),  # what trains its weights has nothing to refit to
+            args.refits
+            if frame
+            else [False],  # of the others, torch-pruning runs as it is; training has its own weights
         ):
             key = {"method": method, "ratio": ratio, "debias": debias, "scope": scope, "allocation": allocation}
-            key |= {"epochs": args.epochs, "lr": args.lr, "seed": args.seed, "images": args.images, "limit": args.limit}
+            key |= {"lr": args.lr, "seed": args.seed, "images": args.images, "limit": args.limit}
+            # What is fine-tuned is the best that each frame has to start from.
+            key |= {"epochs": args.epochs if debias or not frame else 0, "reconstruct": debias and frame}
             key |= {"trained_epochs": max(args.epochs, 1) if method in LINEAGE else 0}
             found.append(key)
     return found
@@ -202,11 +221,13 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="+", type=float, default=[2.0, 1.5, 3.0])
     parser.add_argument("--scopes", nargs="+", default=["inside"], choices=["inside", "across"])
     parser.add_argument("--allocations", nargs="+", default=["residual", "uniform"], choices=["residual", "uniform"])
+    parser.add_argument("--refits", nargs="+", type=lambda text: text == "yes", default=[True, False], metavar="yes|no")
     parser.add_argument("--epochs", type=int, default=1, help="of fine-tuning")
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=640, help="to choose on")
     parser.add_argument("--limit", type=int, default=None, help="at most that many images, for a try")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     args.out.parent.mkdir(exist_ok=True)
@@ -214,10 +235,11 @@ def main() -> None:
     missing = [
         key
         for key in keys_of(args)
-        if not any(all(name in row and row[name] == value for name, value in key.items()) for row in rows)
+        if not any(all(row.get(name, False) == value for name, value in key.items()) for row in rows)
     ]
     if not missing:
         return
+    torch.set_num_threads(args.threads)
     bench = Bench(args.limit, args.images, args.seed, "cuda" if torch.cuda.is_available() else "cpu")
     for key in missing:
         row = run(bench, key)

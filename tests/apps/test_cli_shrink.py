@@ -34,7 +34,7 @@ def dense(tmp_path_factory):
 def small(dense, tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     shown = call(
-        "shrink", "--weights", dense, *FEW, "--budget", "flops=50%", "--finetune", "1", "--reestimate",
+        "shrink", "--weights", dense, *FEW, "--budget", "flops=50%", "--finetune", "1", "--reconstruct", "--reestimate",
         "--run", folder / "run", "--out", folder / "small.safetensors", "--json",
     )  # fmt: skip
     return folder, json.loads(shown.stdout), shown.stderr
@@ -52,7 +52,7 @@ def refused(*arguments):
 def test_each_stage_is_measured_and_the_budget_held(small):
     folder, shown, said = small
     result = shown["result"]
-    assert list(result["stages"]) == ["before", "cut", "reestimated", "finetuned"]
+    assert list(result["stages"]) == ["before", "cut", "reconstructed", "reestimated", "finetuned"]
     assert (result["accuracy_before"], result["accuracy_after"]) == (
         result["stages"]["before"],
         result["stages"]["finetuned"],
@@ -98,7 +98,7 @@ def test_the_run_folder_is_whole_and_makes_a_page(small):
     assert run.missing() == []
     assert run.config["kind"] == "shrink"
     assert run.config["shrink"]["reestimate"] is True
-    assert [record["kind"] for record in run.metrics()] == ["stage", "stage", "stage", "epoch", "stage"]
+    assert [record["kind"] for record in run.metrics()] == ["stage", "stage", "stage", "stage", "epoch", "stage"]
     assert run.result["stages"] == shown["result"]["stages"]
     assert ShrinkPlan.from_json((folder / "run" / "plan.json").read_text()).to_dict() == shown["plan"]
     assert "flops=50%" in (folder / "run" / "report.html").read_text()

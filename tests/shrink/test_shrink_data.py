@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddp_shrinking import batch, network, shrunk, worker
+from ddp_shrinking import batch, network, reconstructed, shrunk, worker
 from torch import Tensor, multiprocessing, nn
 
 import thresher
@@ -169,11 +169,11 @@ def test_two_processes_choose_from_the_data_of_both(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     multiprocessing.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    assert [one.shape for one in first[2]] == [other.shape for other in second[2]]
+    assert [one.shape for one in first[-1]] == [other.shape for other in second[-1]]
     assert all(torch.equal(a, b) for a, b in zip(first.pop(), second.pop(), strict=True))
-    alone = [
-        shrunk([batch(0), batch(1), batch(2)], method) for method in (thresher.ISpaSP(), thresher.ISpaSP(score="l1"))
-    ]
+    whole = [batch(0), batch(1), batch(2)]
+    alone = [shrunk(whole, method) for method in (thresher.ISpaSP(), thresher.ISpaSP(score="l1"))]
+    alone.append(reconstructed(whole))
     for one, other, wanted in zip(first, second, alone, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one, wanted, strict=True))

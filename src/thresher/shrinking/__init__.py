@@ -3,6 +3,7 @@
 from thresher.shrinking.blocks import shrink_folder
 from thresher.shrinking.compacting.compact import Compacted, channel_rules, compact
 from thresher.shrinking.loading import load
+from thresher.shrinking.reconstruction.reconstruct import LayerFit, reconstruct
 from thresher.shrinking.report.records import GroupReport, ShrinkReport
 from thresher.shrinking.selections.registry import SELECTIONS, Forward, ISpaSP, Selection, parse_selection
 from thresher.shrinking.selections.scored import Scored
@@ -16,6 +17,7 @@ __all__ = [
     "Forward",
     "GroupReport",
     "ISpaSP",
+    "LayerFit",
     "Scored",
     "Selection",
     "ShrinkReport",
@@ -25,6 +27,7 @@ __all__ = [
     "compact",
     "load",
     "parse_selection",
+    "reconstruct",
     "shrink",
     "shrink_folder",
     "shrink_plan",

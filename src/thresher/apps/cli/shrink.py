@@ -36,6 +36,9 @@ Method = Annotated[
 ]
 Finetune = Annotated[int | None, typer.Option("--finetune", metavar="EPOCHS", help="train the smaller network [0]")]
 Reestimate = Annotated[bool | None, typer.Option("--reestimate/--no-reestimate", help="measure its batch norms anew")]
+Reconstruct = Annotated[
+    bool | None, typer.Option("--reconstruct/--no-reconstruct", help="fit its layers to what the dense network gives")
+]
 Keep = Annotated[list[str] | None, typer.Option(help="LAYER=UNITS or LAYER=50%, beside or instead of a budget")]
 Scope = Annotated[str | None, typer.Option(help="inside: streams keep their width; across: they do not [inside]")]
 Allocation = Annotated[str | None, typer.Option(help="split of the budget: residual or uniform [residual]")]
@@ -50,6 +53,7 @@ def shrink(
     out: Out = None,
     run: Folder = None,
     finetune: Finetune = None,
+    reconstruct: Reconstruct = None,
     reestimate: Reestimate = None,
     keep: Keep = None,
     scope: Scope = None,
@@ -66,7 +70,7 @@ def shrink(
     """Cut whole channels and neurons until the network fits a budget; the method is ispasp unless --method says else.
 
     Example: thresher shrink --model resnet20 --weights cifar10 --data cifar10 --budget flops=50% --finetune 1
-    --reestimate --out small.safetensors
+    --reconstruct --out small.safetensors
     """
     own = {
         "keep": keep or None,
@@ -74,6 +78,7 @@ def shrink(
         "allocation": allocation,
         "round_to": round_to,
         "calibration": calibration,
+        "reconstruct": reconstruct,
         "reestimate": reestimate,
     }
     asked = _asked(config, {**given(settings), "epochs": finetune, "method": method}, own)

@@ -10,7 +10,7 @@ import torch
 
 from thresher.apps.runs import Run
 from thresher.apps.runs.metrics import Metrics
-from thresher.apps.shrinking.choosing import Chosen
+from thresher.apps.shrinking.choosing import Chosen, calibration_of
 from thresher.apps.shrinking.repairing import finetune, remeasure
 from thresher.apps.train.device import machine_settings
 from thresher.apps.train.ending.evaluate import accuracy
@@ -19,10 +19,12 @@ from thresher.apps.train.ending.result import Result
 from thresher.apps.train.loss import diverged
 from thresher.apps.train.progress import Progress
 from thresher.deploy.storage import save
+from thresher.shrinking import reconstruct
 
 STAGES = {
     "before": "dense",
     "cut": "straight after the cut",
+    "reconstructed": "layers fitted to the dense network",
     "reestimated": "batch norm measured anew",
     "finetuned": "fine-tuned",
 }
@@ -45,7 +47,8 @@ def carry_out(
     """Measure, repair as the configuration says, and fill the folder of `run`; result.json comes last.
 
     Returns: the outcome, and the accuracy in percent at each stage of `STAGES` that there was.
-    Errors: NumericsError for weights or a loss that are not finite.
+    Errors: NumericsError for weights or a loss that are not finite, InputError for a network that can't be traced for
+    reconstruction.
     """
     progress = progress or Progress()
     config, bench, small = chosen.config, chosen.bench, chosen.shrunk.model
@@ -64,6 +67,11 @@ def carry_out(
             channels_last = config.train.channels_last
             note("before", accuracy(bench.dense, bench.test, channels_last=channels_last), log)
             note("cut", accuracy(small, bench.test, channels_last=channels_last), log)
+            if config.reconstruct:
+                progress.stage("fitting layers to the dense network")
+                images = calibration_of(bench, config.calibration)
+                reconstruct(small, bench.dense, images, plan=chosen.shrunk.plan)
+                note("reconstructed", accuracy(small, bench.test, channels_last=channels_last), log)
             if config.reestimate:
                 progress.stage("measuring batch norm")
                 if remeasure(bench, small):

@@ -17,7 +17,8 @@ class ShrinkConfig:
     """`train`: network, data, budget, method, rules, seed, and how to fine-tune (`epochs`); the rest is of shrinking.
 
     keep: (layer pattern, units or share of units) pairs. calibration: training images that the choice is made on,
-    without augmentation. reestimate: measure batch norms anew after the cut.
+    without augmentation. reconstruct: fit every layer to what the dense network gives, on the same images. reestimate:
+    measure batch norms anew after the cut.
     """
 
     train: TrainConfig
@@ -26,6 +27,7 @@ class ShrinkConfig:
     allocation: str = "residual"
     round_to: int = 1
     calibration: int = 640
+    reconstruct: bool = False
     reestimate: bool = False
 
     def __post_init__(self) -> None:

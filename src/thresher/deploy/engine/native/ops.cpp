@@ -21,18 +21,41 @@ View view(const Program &p, Arena &arena, int64_t index) {
 }
 
 // 16 x 16 at a time, so that both sides are read and written by whole cache lines.
-void transpose_in(const float *x, int64_t step, float *y, int64_t plane, int channels, int n) {
-    for (int c0 = 0; c0 < channels; c0 += 16)
-        for (int i0 = 0; i0 < n; i0 += 16)
-            for (int c = c0; c < c0 + 16 && c < channels; ++c)
-                for (int i = i0; i < i0 + 16 && i < n; ++i) y[c * plane + i] = x[i * step + c];
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4u __attribute__((vector_size(16), aligned(4), may_alias));
+
+// Columns of four rows of four become rows.
+inline void turn(v4 &a, v4 &b, v4 &c, v4 &d) {
+#if defined(__clang__)
+#define THR_MIX(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+    typedef int32_t i4 __attribute__((vector_size(16)));
+#define THR_MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, i4{i, j, k, l})
+#endif
+    const v4 low = THR_MIX(a, b, 0, 4, 1, 5), high = THR_MIX(a, b, 2, 6, 3, 7);
+    const v4 lower = THR_MIX(c, d, 0, 4, 1, 5), higher = THR_MIX(c, d, 2, 6, 3, 7);
+    a = THR_MIX(low, lower, 0, 1, 4, 5);
+    b = THR_MIX(low, lower, 2, 3, 6, 7);
+    c = THR_MIX(high, higher, 0, 1, 4, 5);
+    d = THR_MIX(high, higher, 2, 3, 6, 7);
+#undef THR_MIX
 }
 
-void transpose_out(const float *x, int64_t plane, float *y, int64_t step, int channels, int n) {
-    for (int i0 = 0; i0 < n; i0 += 16)
-        for (int c0 = 0; c0 < channels; c0 += 16)
-            for (int i = i0; i < i0 + 16 && i < n; ++i)
-                for (int c = c0; c < c0 + 16 && c < channels; ++c) y[i * step + c] = x[c * plane + i];
+// y[j * rows_of_y + i] = x[i * rows_of_x + j] for i < n, j < m, a cache line of each row of y at a time.
+void transpose(const float *x, int64_t rows_of_x, float *y, int64_t rows_of_y, int n, int m) {
+    const int whole = m / 4 * 4;
+    for (int i0 = 0; i0 < n; i0 += 16) {
+        const int end = i0 + 16 < n ? i0 + 16 : n, even = i0 + (end - i0) / 4 * 4;
+        for (int j = 0; j < whole; j += 4)
+            for (int i = i0; i < even; i += 4) {
+                v4 rows[4];
+                for (int k = 0; k < 4; ++k) rows[k] = *reinterpret_cast<const v4u *>(x + (i + k) * rows_of_x + j);
+                turn(rows[0], rows[1], rows[2], rows[3]);
+                for (int k = 0; k < 4; ++k) *reinterpret_cast<v4u *>(y + (j + k) * rows_of_y + i) = rows[k];
+            }
+        for (int j = 0; j < m; ++j)
+            for (int i = j < whole ? even : i0; i < end; ++i) y[j * rows_of_y + i] = x[i * rows_of_x + j];
+    }
 }
 
 void input(const Program &p, const Op &op, Arena &arena, const Call &call, int part, int parts) {
@@ -46,7 +69,7 @@ void input(const Program &p, const Op &op, Arena &arena, const Call &call, int p
         const bool there = image < call.count;
         if (there && L == 1 && stride[1] == 1 && stride[3] != 1) {
             for (int row = 0; row < y.t->h; ++row)
-                transpose_in(x + from + row * stride[2], stride[3], y.spot(image, from, row, L), y.t->plane, to - from, y.t->w);
+                transpose(x + from + row * stride[2], stride[3], y.spot(image, from, row, L), y.t->plane, y.t->w, to - from);
             continue;
         }
         for (int c = from; c < to; ++c)
@@ -72,7 +95,7 @@ void output(const Program &p, const Op &op, Arena &arena, const Call &call, int 
         float *y = target + (call.first_image + image) * stride[0];
         if (L == 1 && stride[1] == 1) {
             for (int row = 0; row < x.t->h; ++row)
-                transpose_out(x.spot(image, from, row, L), x.t->plane, y + from + row * stride[2], stride[3], to - from, x.t->w);
+                transpose(x.spot(image, from, row, L), x.t->plane, y + from + row * stride[2], stride[3], to - from, x.t->w);
             continue;
         }
         for (int c = from; c < to; ++c)

@@ -1,0 +1,1 @@
+"""A smaller network's weights fitted, layer by layer, to what the dense network gives."""
