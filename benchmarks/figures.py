@@ -180,13 +180,29 @@ def step_cost() -> None:
     _save(figure, "gallery-step-cost")
 
 
+def patterns() -> None:
+    """Accuracy against speed for zeros in free form and in blocks."""
+    rows = json.loads((RESULTS / "patterns.json").read_text())["rows"]
+    axes = plt.figure(figsize=(5.4, 3.4), layout="constrained").subplots()
+    for name, color, marker in (("free form", "#2a78d6", "o"), ("block:4x1", "#c2571a", "s")):
+        mine = sorted((row for row in rows if row["pattern"] == name), key=lambda row: row["speedup"])
+        speeds, accuracies = [row["speedup"] for row in mine], [row["accuracy"] for row in mine]
+        axes.plot(speeds, accuracies, color=color, marker=marker, label=name)
+        for row in mine:
+            at = (row["speedup"], row["accuracy"])
+            axes.annotate(f"{row['zeros']:g} %", at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="times as fast as the best dense engine", ylabel="accuracy (%)")
+    axes.legend(frameon=False)
+    _save(axes.figure, "gallery-patterns")
+
+
 def _save(figure: Any, name: str) -> None:
     OUT.mkdir(exist_ok=True)
     figure.savefig(OUT / f"{name}.svg", metadata={"Date": None})
     plt.close(figure)
 
 
-EVERY: tuple[Callable[[], None], ...] = (operators, groups, movers, recovery, budgets, steadiness, step_cost)
+EVERY: tuple[Callable[[], None], ...] = (operators, groups, movers, recovery, budgets, steadiness, step_cost, patterns)
 
 
 def main() -> None:

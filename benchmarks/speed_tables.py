@@ -21,8 +21,8 @@ def record(name: str) -> Any:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
-def engine_table() -> str:
-    """Speed of the engine against the best dense engine of each row."""
+def engine_table(*, plainest: bool = False) -> str:
+    """Speed of the engine against the best dense engine of each row; `plainest`: one picture, one thread."""
     found = record("engine.json")
     if found is None:
         return NOT_RUN
@@ -33,6 +33,8 @@ def engine_table() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
+        if plainest and (row["batch"], row["threads"]) != (1, 1):
+            continue
         times, dense = row["milliseconds"], row["best_dense"]
         pattern = {"free": "free form", "block": "blocks of 4x1"}[row["pattern"]]
         lines.append(
@@ -89,21 +91,24 @@ def quality_table() -> str:
     lines = [
         f"Dense: {rows[0]['accuracy_dense']:.2f} %.",
         "",
-        "| multiply-adds | method | refit | straight after | batch norm anew | one epoch later |",
-        "|---|---|---|---|---|---|",
+        "| multiply-adds | method | refit | straight after | batch norm anew | reconstructed | one epoch later | time |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    names = ("method", "ratio", "debias", "scope", "allocation", "seed")
-    tuned = {tuple(row[name] for name in names) for row in rows if row["epochs"]}
-    for row in sorted(rows, key=lambda row: (row["ratio"], -row["accuracy_cut"])):
-        if not row["epochs"] and tuple(row[name] for name in names) in tuned:
-            continue  # the same cut stands there with its fine-tuning
-        later = f"{row['accuracy_finetuned']:.2f}" if row["epochs"] else "not run"
-        refit = "yes" if row["debias"] else "no"
+    for row in sorted(
+        rows, key=lambda row: (row["ratio"], -row.get("accuracy_reconstructed", 0), -row["accuracy_cut"])
+    ):
         lines.append(
-            f"| {row['ratio']:g}× asked, {row['macs_ratio']:.2f}× got | `{row['method']}` | {refit} "
-            f"| {row['accuracy_cut']:.2f} | {row['accuracy_norm']:.2f} | {later} |"
+            f"| {row['ratio']:g}× asked, {row['macs_ratio']:.2f}× got | `{row['method']}` "
+            f"| {'yes' if row['debias'] else 'no'} | {row['accuracy_cut']:.2f} | {row['accuracy_norm']:.2f} "
+            f"| {_known(row, 'accuracy_reconstructed')} | {_known(row, 'accuracy_finetuned')} "
+            # Rows from before reconstruction were timed by the clock on the wall of a busy machine.
+            f"| {_known(row, 'speedup') + '×' if 'reconstruct' in row else ''} |"
         )
     return "\n".join(lines)
+
+
+def _known(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.2f}" if name in row else ""
 
 
 def text_table(task: str) -> str:
@@ -179,8 +184,32 @@ def growth_table() -> str:
     return "\n".join(lines)
 
 
+def patterns_table() -> str:
+    """What each measured network reaches, and which pattern is faster where they are equally right."""
+    found = record("patterns.json")
+    if found is None:
+        return NOT_RUN
+    lines = [f"{found['processor']}, one thread, one picture.", ""]
+    lines += ["| pattern | zeros | accuracy | against the best dense engine |", "|---|---|---|---|"]
+    for row in found["rows"]:
+        spread = f"{row['speedup']:.2f}× ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+        lines.append(f"| {row['pattern']} | {row['zeros']:g} % | {row['accuracy']:.2f} | {spread} |")
+    names = [name for name in found["equal"][0] if name != "accuracy"] if found["equal"] else []
+    lines += [
+        "",
+        f"| accuracy | {' | '.join(names)} | {' over '.join(reversed(names))} |",
+        "|---|" + "---|" * (len(names) + 1),
+    ]
+    for row in found["equal"]:
+        first, second = (row[name] for name in names)
+        lines.append(f"| {row['accuracy']:.2f} | {first:.2f}× | {second:.2f}× | {second / first:.2f}× |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "patterns": patterns_table,
     "engine": engine_table,
+    "engine_plainest": partial(engine_table, plainest=True),
     "decoding": decoding_table,
     "kernel_forms": forms_table,
     "shrink_quality": quality_table,

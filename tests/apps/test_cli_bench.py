@@ -70,6 +70,29 @@ def test_a_pruned_file_is_compared_with_an_untrained_dense_one_and_its_accuracy_
     assert {row["precision"] for row in record["rows"]} == {"float32", "bfloat16"}
 
 
+def test_networks_beside_are_timed_and_told_apart(saved):
+    from thresher.apps.train import load_network
+
+    files = []
+    for folder in ("one", "two"):
+        network = load_network("small-cnn", None, num_classes=10, input_shape=(1, 8, 8))
+        thresher.prune(network.model, None, "magnitude", "sparsity=70%", groups="block:4x1").finish()
+        files.append(Path(folder) / "net.safetensors")
+        files[-1].parent.mkdir()
+        thresher.save(network.model, files[-1], record=network.record(((0.0,), (1.0,))))
+    more = [word for file in files for word in ("--beside", file)]
+    call("bench", saved, *more, *QUICK, "--precision", "float32", "--data", "digits", "--limit", 50, "--out", "run")
+    variants = Bench.from_dict(json.loads(Path("run/bench.json").read_text())).variants
+    patterns = {name: variant.pattern for name, variant in variants.items()}
+    assert patterns == {"dense": "no zeros", "pruned": "free form", "net": "block:4x1", "net-2": "block:4x1"}
+    assert all(variants[name].accuracy is not None for name in ("pruned", "net", "net-2"))
+    other = load_network("small-cnn", None, num_classes=4, input_shape=(1, 8, 8))
+    thresher.save(other.model, "four.safetensors", record=other.record(((0.0,), (1.0,))))
+    for file, word in (("four.safetensors", "4 classes"), ("nowhere", "--beside nowhere")):
+        assert word in call("bench", saved, "--beside", file, *QUICK, "--out", "other", code=2).stderr
+    assert not Path("other").exists()
+
+
 def test_a_shrunk_file_is_rebuilt_and_compared_with_its_dense_network():
     from thresher.apps.train import load_network
 

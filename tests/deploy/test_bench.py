@@ -5,6 +5,7 @@ No claim is about how fast anything is here: rows are made by hand, or by engine
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,11 +16,13 @@ import pytest
 import torch
 from torch import nn
 
+import thresher
 import thresher.deploy.bench.engines as engines_module
 from thresher.deploy.bench import ENGINES, Bench, Built, Engine, Order, Row, Variant, compare, pick, ratio
 from thresher.deploy.bench.expectation import Expectation, Expected, block, expect, random_mask
 from thresher.deploy.bench.machine import Machine, instructions_in, machine
 from thresher.deploy.bench.orders import BFLOAT16, FLOAT32
+from thresher.deploy.bench.patterns import at_equal_accuracy, pattern_of
 from thresher.deploy.bench.table import lines, verdicts
 from thresher.deploy.bench.workers import Remote
 from thresher.deploy.examples import call
@@ -57,6 +60,43 @@ def bench(*rows: Row, accuracy: float | None = None) -> Bench:
         "pruned": Variant(bytes=200, zeros=9, entries=10, accuracy=None),
     }
     return Bench(machine={}, engines={}, variants=variants, rows=rows, skipped=(), isolated=True)
+
+
+def test_patterns_are_seen_in_the_weights() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 3))
+    assert pattern_of(model) == "no zeros"
+    thresher.prune(model, None, "magnitude", "sparsity=50%", groups="block:4x1").finish()
+    assert pattern_of(model) == "block:4x1"  # the last layer's 3 rows have nothing to share
+    free = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Linear(8, 3))
+    thresher.prune(free, None, "magnitude", "sparsity=50%").finish()
+    assert pattern_of(free) == "free form"
+    assert compared(engine("a")).variants["dense"].pattern == "no zeros"
+
+
+def test_speeds_at_equal_accuracy_lie_between_measured_ones() -> None:
+    points = {"a": [(90.0, 2.0), (80.0, 8.0), (79.0, 7.0)], "b": [(85.0, 5.0), (88.0, 3.0)], "c": [(70.0, 9.0)]}
+    found = dict(at_equal_accuracy(points))
+    assert sorted(found) == [85.0, 88.0]  # nobody shares 90, 80 or 70
+    assert found[85.0] == {"a": pytest.approx(4.0), "b": 5.0}
+    assert found[88.0] == {"a": pytest.approx(2 * 4**0.2), "b": 3.0}
+    assert at_equal_accuracy({"a": [(90.0, 2.0)], "b": []}) == []
+
+
+def test_the_table_says_which_pattern_is_faster_where_they_are_equally_right() -> None:
+    about = {"engine": "e", "batch": 1, "threads": 1, "precision": "float32", "difference": 0.0}
+    speeds = {"dense": 1.0, "f1": 0.5, "f2": 0.125, "b1": 0.2, "wrong": 0.001}
+    rows = [Row(variant=name, rounds=(time,) * 3, **about) for name, time in speeds.items()]
+    rows[-1] = dataclasses.replace(rows[-1], difference=1.0)
+    kinds = {"dense": "no zeros", "f1": "free form", "f2": "free form", "b1": "block:4x1", "wrong": "block:4x1"}
+    known = {"dense": 95.0, "f1": 90.0, "f2": 80.0, "b1": 85.0, "wrong": 80.0}
+    variants = {
+        name: Variant(bytes=1, zeros=0, entries=1, accuracy=known[name], pattern=kinds[name]) for name in speeds
+    }
+    found = Bench(machine={}, engines={}, variants=variants, rows=tuple(rows), skipped=(), isolated=True)
+    assert "  at 85.00 %: block:4x1 5.00x, free form 4.00x" in lines(found)
+    assert Bench.from_dict(found.to_dict()) == found
+    untold = dataclasses.replace(found, variants={**variants, "b1": dataclasses.replace(variants["b1"], accuracy=None)})
+    assert not any(line.startswith("  at ") for line in lines(untold))
 
 
 def test_every_engine_runs_every_model_at_every_size() -> None:

@@ -35,6 +35,10 @@ def bench(
     sparsity: Annotated[str, typer.Option(help="of the magnitude masks, where the network has no zeros")] = "90%",
     groups: Annotated[str, typer.Option(help="pattern of these masks: weight, block:4x1, 2:4, ...")] = "weight",
     dense: Annotated[str | None, typer.Option(help="the network before pruning; default: the same, untrained")] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="another pruned network of this kind, timed in turn with it"),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="data set, for the accuracy")] = None,
     data_root: Annotated[Path | None, typer.Option(help="folder that holds the named data sets")] = None,
     limit: Annotated[int | None, typer.Option(help="at most that many images")] = None,
@@ -73,9 +77,11 @@ def bench(
     network = open_network(file, model, shape, classes)
     variants = _variants(network, dense, sparsity, groups)
     sources = {"dense": dense, "pruned": file} if Path(file).exists() and "pruned" in variants else {}
+    for name, path in _named(beside or [], variants).items():
+        variants[name], sources[name] = _like(network, path), path
     scores = _accuracy(variants, sources, network, data, data_root, limit)
     own = variants["pruned"] is network.model
-    run, new = _home(file if own else None, out, network.name)
+    run, new = _home(file if own and not beside else None, out, network.name)
     with counter(quiet, "step") as told:
         found = compare(
             variants,
@@ -91,7 +97,13 @@ def bench(
             told=told,
         )
     asked: dict[str, Any] = {"command": "bench", "model": network.name, "file": file, "dense": dense, "groups": groups}
-    asked |= {"sparsity": sparsity, "batch": batches, "threads": counts, "precision": precisions, "rounds": rounds}
+    asked |= {"beside": beside or []} | {
+        "sparsity": sparsity,
+        "batch": batches,
+        "threads": counts,
+        "precision": precisions,
+        "rounds": rounds,
+    }
     if new:
         run.write("config.json", asked)
     record = {**found.to_dict(), "asked": asked}
@@ -133,6 +145,33 @@ def _variants(network: Network, dense: str | None, sparsity: str, groups: str) -
     pruned = copy.deepcopy(network.model)
     prune(pruned, None, "magnitude", f"sparsity={sparsity}", groups=groups).finish()
     return {"dense": network.model, "pruned": pruned}
+
+
+def _named(files: list[str], taken: dict[str, nn.Module]) -> dict[str, str]:
+    """A name for each file: its own, with a number where that is taken."""
+    found: dict[str, str] = {}
+    for file in files:
+        stem, number = Path(file).stem, 1
+        name = stem
+        while name in found or name in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        found[name] = file
+    return found
+
+
+def _like(network: Network, file: str) -> nn.Module:
+    """The network in `file`. Errors: InputError when it does not take the inputs of `network`, or for no file."""
+    if not Path(file).expanduser().exists():
+        raise InputError(f"--beside {file}", "a run folder or a file", "correct the path")
+    other = open_network(file, network.name, None, None)
+    if (other.input_shape, other.num_classes) != (network.input_shape, network.num_classes):
+        raise InputError(
+            f"--beside {file}, for inputs {other.input_shape} and {other.num_classes} classes",
+            f"{network.input_shape} and {network.num_classes}, as the first one",
+            "compare networks for one kind of data",
+        )
+    return other.model
 
 
 def _accuracy(

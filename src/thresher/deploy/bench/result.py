@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from thresher.deploy.bench.orders import LayerTime
+from thresher.deploy.bench.patterns import NONE, Point, at_equal_accuracy, pattern_of
 from thresher.errors import InputError
 
 VERSION = 1
@@ -20,19 +21,22 @@ NOISY = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A model: bytes of the file that `thresher.save` writes, zeros among its matrices and kernels, accuracy in %."""
+    """A model: bytes of the file that `thresher.save` writes, zeros among its matrices and kernels and the pattern that
+    they have (see `thresher.deploy.bench.patterns`), accuracy in %."""
 
     bytes: int
     zeros: int
     entries: int
     accuracy: float | None
+    pattern: str = NONE
 
     @classmethod
     def of(cls, model: nn.Module, size: int, accuracy: float | None) -> Variant:
         """Count a plain model."""
         weights = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
         zeros = sum(int((weight == 0).sum()) for weight in weights)
-        return cls(bytes=size, zeros=zeros, entries=sum(w.numel() for w in weights), accuracy=accuracy)
+        entries = sum(weight.numel() for weight in weights)
+        return cls(bytes=size, zeros=zeros, entries=entries, accuracy=accuracy, pattern=pattern_of(model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,17 @@ class Bench:
     def eager(self, rows: Sequence[Row]) -> Row | None:
         """Torch eager on the dense model."""
         return next((row for row in rows if row.variant == "dense" and row.engine == "torch"), None)
+
+    def equal_accuracy(self, rows: Sequence[Row]) -> list[tuple[float, dict[str, float]]]:
+        """Of rows of one case: accuracy to the speedup that each pattern has there, each model on its fastest engine;
+        where the models of at least two patterns span that accuracy."""
+        best, points = self.best_dense(rows), dict[str, list[Point]]()
+        for name, variant in self.variants.items():
+            speeds = [ratio(best, row) for row in rows if row.variant == name and row.agrees]
+            known = [speed for speed in speeds if speed is not None]
+            if name != "dense" and variant.accuracy is not None and known:
+                points.setdefault(variant.pattern, []).append((variant.accuracy, max(known)))
+        return at_equal_accuracy(points)
 
     def noisy(self) -> list[Row]:
         """Rows whose rounds scatter so much that a difference of a third means nothing."""

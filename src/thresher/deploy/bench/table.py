@@ -42,6 +42,11 @@ def verdicts(bench: Bench) -> list[str]:
             f"{gain:.2f}x the best dense engine ({best.engine}, {1000 * best.seconds:.3g} ms)"
             + (", but the rounds scatter too much to say so" if max(best.spread, fastest.spread) > NOISY else "")
         )
+        found += [
+            f"  at {accuracy:.2f} %: "
+            + ", ".join(f"{pattern} {speed:.2f}x" for pattern, speed in sorted(speeds.items(), key=lambda one: -one[1]))
+            for accuracy, speeds in bench.equal_accuracy(case)
+        ]
     found += [
         f"NOT COMPARABLE: {row.engine} on {row.variant} is off by {row.difference:.2g} of the largest output of torch"
         for row in bench.rows
