@@ -91,7 +91,7 @@ def quality_table() -> str:
     lines = [
         f"Dense: {rows[0]['accuracy_dense']:.2f} %.",
         "",
-        "| multiply-adds | method | refit | straight after | batch norm anew | reconstructed | one epoch later | time |",
+        "| multiply-adds | method | refit | straight after | norms anew | reconstructed | one epoch later | time |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(

@@ -98,9 +98,8 @@ class Program:
             self._add(step)
         for slot, port in enumerate(graph.outputs):
             self._op("output", [port.blob, slot])
-        self._strides: dict[
-            tuple[tuple[int, ...], ...], tuple[Any, Any]
-        ] = {}  # of contiguous outputs, whatever the batch
+        self._shapes = [tuple(port.shape) for port in graph.outputs]
+        self._strides: dict[Any, tuple[Any, Any]] = {}  # of contiguous outputs, whatever the batch
         self.stripes = [0] * len(self.chains)
         self.blockings: dict[int, Blocking] = {}
         self.regroup()
@@ -211,8 +210,9 @@ class Program:
 
     def run(self, inputs: Sequence[Tensor], batch: int, *, threads: int, spread: bool = False) -> list[Tensor]:
         """Outputs for float32 tensors of the shapes of the ports; `spread`: each thread takes pictures of its own."""
-        outputs = [torch.empty((batch, *port.shape)) for port in self.graph.outputs]
-        steps = tuple(tensor.stride() for tensor in inputs)
+        # A small network takes hardly longer than a few lines of Python: what can be remembered is.
+        outputs = [torch.empty((batch, *shape)) for shape in self._shapes]
+        steps = inputs[0].stride() if len(inputs) == 1 else tuple(tensor.stride() for tensor in inputs)
         strides = self._strides.get(steps)
         if strides is None:
             strides = self._strides[steps] = (
@@ -235,7 +235,12 @@ def _numbers(values: Any) -> Any:
     return np.asarray(values, np.float32)
 
 
+_ONE = ctypes.c_void_p * 1
+
+
 def _pointers(tensors: Sequence[Tensor]) -> Any:
+    if len(tensors) == 1:
+        return _ONE(tensors[0].data_ptr())
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 

@@ -15,6 +15,9 @@ from thresher.deploy.engine.programs.program import Program
 from thresher.errors import InputError
 
 
+_HEADS = ("bthd", "bhtd")
+
+
 @dataclass
 class Runner:
     """One way to run the network: a program for each engine piece, threads, and how pictures are shared."""
@@ -24,17 +27,20 @@ class Runner:
     threads: int
     spread: bool = False
 
+    def __post_init__(self) -> None:
+        pieces, ends = self.captured.pieces, (self.captured.inputs, self.captured.outputs)
+        only = pieces[0] if len(pieces) == 1 else None
+        self._whole = only if isinstance(only, EnginePiece) and (only.sources, only.targets) == ends else None
+        self._plain = self._whole is not None and all(value.form not in _HEADS and not any(value.pad) for value in only.values)
+
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Outputs for the inputs in the order of `captured.inputs`."""
-        tensors = [item for item in inputs if isinstance(item, Tensor)]
-        batch = tensors[0].shape[0]
-        whole = self.captured.pieces[0] if len(self.captured.pieces) == 1 else None
-        if isinstance(whole, EnginePiece) and (whole.sources, whole.targets) == (
-            self.captured.inputs,
-            self.captured.outputs,
-        ):
-            results = self._engine(0, inputs, batch)
-            return [_seen(tensor, value) for tensor, value in zip(results, whole.values, strict=True)]
+        if self._whole is not None:
+            results = self._engine(0, inputs, inputs[0].shape[0])
+            if self._plain:
+                return results
+            return [_seen(tensor, value) for tensor, value in zip(results, self._whole.values, strict=True)]
+        batch = next(item.shape[0] for item in inputs if isinstance(item, Tensor))
         known: dict[str, Any] = dict(zip(self.captured.inputs, inputs, strict=True))
         known |= {name: value for name, value in self.captured.constants.items() if name not in known}
         at = 0
@@ -49,12 +55,11 @@ class Runner:
         return [known[item] if isinstance(item, str) else item for item in self.captured.outputs]
 
     def _engine(self, at: int, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
-        inputs = [tensor.detach() for tensor in inputs]
         return self.programs[at].run(inputs, batch, threads=self.threads, spread=self.spread)
 
 
 def _seen(tensor: Tensor, value: Value) -> Tensor:
-    """The tensor as torch had it: heads apart, zeros around."""
+    """The tensor as torch had it: heads apart (_HEADS), zeros around."""
     if value.form == "bthd":
         return torch.unflatten(tensor, 2, (value.heads, -1))
     if value.form == "bhtd":
