@@ -191,6 +191,7 @@ def patterns() -> None:
         for row in mine:
             at = (row["speedup"], row["accuracy"])
             axes.annotate(f"{row['zeros']:g} %", at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.margins(0.08)
     axes.set(xlabel="times as fast as the best dense engine", ylabel="accuracy (%)")
     axes.legend(frameon=False)
     _save(axes.figure, "gallery-patterns")

@@ -127,7 +127,7 @@ def best(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, A
 def cifar10_table() -> str:
     """Accuracy by method and sparsity: mean, spread and number of seeds."""
     chosen = best(rows_of("cifar10"))
-    sparsities = sorted({sparsity for _, sparsity in chosen})
+    sparsities = sorted({sparsity for method, sparsity in chosen if method in LABELS})
     methods = [name for name in LABELS if any(method == name for method, _ in chosen)]
     lines = ["| method | " + " | ".join(f"{sparsity:g} % zeros" for sparsity in sparsities) + " |"]
     lines.append("|---|" + "---|" * len(sparsities))
