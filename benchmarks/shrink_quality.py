@@ -5,8 +5,9 @@ and without a least-squares refit, `debias`), and instead of that after `threshe
 choice was made on. One epoch of equal fine-tuning (SGD, momentum 0.9, weight decay 1e-4, cosine, bfloat16 autocast)
 starts from there; torch-pruning's own pruners and the lineage methods are not reconstructed and start from the batch
 norms measured anew. The dense and the small network are timed in turn in one run, one thread, processor time, beside
-the ratio of multiply-adds. The lineage methods (lats, ltp, asl, gmp) train one epoch on row groups, whole zero channels
-are cut by `thresher.compact`, and `l2` takes what is left to the budget; their epochs are counted in `trained_epochs`.
+the ratio of multiply-adds. The lineage methods (lats, ltp, asl, gmp) train one epoch on the scales of batch norms, the
+channels whose scale is zero are cut by `thresher.compact`, and `l2` takes what is left to the budget; their epochs are
+counted in `trained_epochs`.
 Rows go to benchmarks/results/shrink_quality.jsonl; those that are there already are not run again.
 
     python benchmarks/shrink_quality.py --methods ispasp l2 --ratios 2
@@ -92,7 +93,7 @@ def train(bench: Bench, model: nn.Module, epochs: int, lr: float, pruning: dict[
     pruner = None
     if pruning is not None:
         steps = len(stream) * epochs
-        pruner = thresher.prune(model, optimizer, steps=steps, lr_schedule=scheduler, groups="row", **pruning)
+        pruner = thresher.prune(model, optimizer, steps=steps, lr_schedule=scheduler, **pruning)
     model.train()
     for _ in range(epochs):
         for inputs, labels in stream:
@@ -119,21 +120,18 @@ def shrunk(bench: Bench, key: dict[str, Any], budget: float) -> tuple[nn.Module,
         found = thresher.shrink_plan(bench.model, selection, asked, allocation=key["allocation"], **options)
         return found.model, found
     model = copy.deepcopy(bench.model)
-    rules = thresher.channel_rules(model, bench.example)
-    named = {rule.removeprefix("include:") for rule in rules[1:]}
-    # A channel that goes takes its row along and the column that reads it: about as much again in this network.
+    # A channel takes the row that makes it and the column that reads it: equal shares of all channels, about.
     positions = count_positions(model, bench.example)
-    rows = sum(positions[f"{name}.weight"] * model.get_submodule(name).weight.numel() for name in named)
-    both = rows + sum(
+    cut = [rule.removeprefix("include:") for rule in thresher.channel_rules(model, bench.example)[1:]]
+    both = sum(
         positions[f"{name}.weight"] * model.get_submodule(name).weight.numel()
-        for name in (each.replace("conv1", "conv2") for each in named)
+        for producer in cut
+        for name in (producer, producer.replace("conv1", "conv2"))
     )
     share = min(max((bench.macs - budget) / both, 0.0), 0.95)
-    train(
-        bench, model, key["trained_epochs"], key["lr"],
-        {"method": method, "budget": {"flops": f"{bench.macs - share * rows:.0f}"}, "rules": rules,
-         "example": bench.example},
-    )  # fmt: skip
+    rules = thresher.channel_rules(model, bench.example, scales=True)
+    asked_of = {"method": method, "budget": f"sparsity={share:.6f}", "rules": rules, "example": bench.example}
+    train(bench, model, key["trained_epochs"], key["lr"], asked_of)
     small = thresher.compact(model, bench.example).model
     if macs(small, bench.example) <= budget:
         return small, None

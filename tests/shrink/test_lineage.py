@@ -91,6 +91,36 @@ def test_from_training_on_rows_to_a_smaller_network_with_equal_outputs(method: s
     assert same(replayed, found.model, x)
 
 
+def test_a_scale_of_zero_silences_its_channel() -> None:
+    model = conv_net()
+    mute(model[1])
+    small = thresher.compact(model, images(2, 2, 9, 9))
+    assert small.cut == {"0": len(GONE)}
+    assert same(small.model, model, images(4, 2, 9, 9))
+    assert not thresher.compact(conv_net(), images(2, 2, 9, 9)).cut
+
+
+@pytest.mark.parametrize("method", ["lats", "ltp", "asl", "gmp"])
+def test_training_on_scales_leads_to_a_smaller_network(method: str) -> None:
+    model = conv_net()
+    example = images(6, 2, 9, 9)
+    model(example)
+    rules = thresher.channel_rules(model, example, scales=True)
+    assert rules == ("exclude:*", "include:1.weight")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    pruner = thresher.prune(model, optimizer, method, "sparsity=50%", steps=6, rules=rules)
+    model.train()
+    for _ in range(6):
+        F.cross_entropy(model(example), torch.arange(6) % 3).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    pruner.finish()
+    assert int((model[1].weight == 0).sum()) == 4
+    small = thresher.compact(model, example)
+    assert small.cut == {"0": 4}
+    assert same(small.model, model, images(4, 2, 9, 9))
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "circular", "replicate"])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("bias", [True, False])
@@ -307,6 +337,12 @@ def test_rules_name_the_layers_that_can_be_cut_alone() -> None:
     assert thresher.channel_rules(model, x) == ("exclude:*", "include:0", "include:4")
     with pytest.raises(InputError, match="cut alone"):
         thresher.channel_rules(nn.Sequential(nn.Linear(4, 2)), torch.randn(2, 4))
+
+
+def test_scales_need_a_batch_norm() -> None:
+    bare = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with pytest.raises(InputError, match="leave out scales"):
+        thresher.channel_rules(bare, images(3, 4), scales=True)
 
 
 def test_a_network_under_pruning_is_refused() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thresher.errors import InputError
 from thresher.shrinking.allocation.replaying import output_of
@@ -71,8 +72,11 @@ def compact(model: nn.Module, example: Any) -> Compacted:
     return found
 
 
-def channel_rules(model: nn.Module, example: Any) -> tuple[str, ...]:
+def channel_rules(model: nn.Module, example: Any, *, scales: bool = False) -> tuple[str, ...]:
     """Rules for `thresher.prune(..., groups="row", rules=...)`: only layers whose channels `compact` can cut alone.
+
+    scales: instead of these layers the scales γ of the batch norms behind them, one weight a channel (groups="weight").
+    A soft threshold on rows in front of a batch norm only makes them shorter, which the norm undoes.
 
     >>> import torch
     >>> channel_rules(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(3, 4))
@@ -82,7 +86,16 @@ def channel_rules(model: nn.Module, example: Any) -> tuple[str, ...]:
     """
     groups, _ = coupled_groups(model, example)
     good, _ = proven(model, example, groups)
-    names = [group.producers[0] for group in good if len(group.producers) == 1 and group.exact]
+    alone = [group for group in good if len(group.producers) == 1 and group.exact]
+    names = [group.producers[0] for group in alone]
+    if scales:
+        names = [f"{name}.weight" for group in alone for name in _norms(model, group)]
+        if alone and not names:
+            raise InputError(
+                f"a {type(model).__name__} without a batch norm behind a layer whose channels can be cut alone",
+                "batch norms with scales",
+                "leave out scales, and prune rows",
+            )
     if not names:
         raise InputError(
             f"a {type(model).__name__} without a layer whose channels can be cut alone",
@@ -90,6 +103,11 @@ def channel_rules(model: nn.Module, example: Any) -> tuple[str, ...]:
             "prune it by single weights, or shrink it by thresher.shrink",
         )
     return ("exclude:*", *(f"include:{name}" for name in names))
+
+
+def _norms(model: nn.Module, group: CoupledGroup) -> list[str]:
+    modules = {member.module: model.get_submodule(member.module) for member in group.members}
+    return [name for name, each in modules.items() if isinstance(each, _BatchNorm) and each.weight is not None]
 
 
 def _once(model: nn.Module, example: Any) -> Compacted:

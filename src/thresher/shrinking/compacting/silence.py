@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from thresher.budget.counts import call, eval_mode
@@ -43,9 +44,9 @@ def is_maker(module: nn.Module) -> bool:
 def silent_units(model: nn.Module, group: CoupledGroup) -> tuple[Tensor, Tensor]:
     """(units without weights, units that may say nothing): bool, shape (units,).
 
-    Without weights: zero in every layer that makes them, or in a depthwise one on their way. Where layers are
-    multiplied (a gate), one factor without weights makes a unit a candidate. What else flows into a unit is for
-    `constants` to find.
+    Without weights: zero in every layer that makes them, or in a depthwise one or the scale of a batch norm on their
+    way. Where layers are multiplied (a gate), one factor without weights makes a unit a candidate. What else flows into
+    a unit is for `constants` to find.
     """
     every = torch.ones(group.units, dtype=torch.bool)
     some, muted = torch.zeros_like(every), torch.zeros_like(every)
@@ -57,6 +58,8 @@ def silent_units(model: nn.Module, group: CoupledGroup) -> tuple[Tensor, Tensor]
             every, some = every & zero, some | zero
         elif is_depthwise(module):
             muted |= zero_filters(module).cpu()[index].all(1)
+        elif isinstance(module, _BatchNorm) and module.weight is not None:
+            muted |= (module.weight.detach() == 0).cpu()[index].all(1)
     without = every | muted
     multiplied = not group.across and group.kind == "units"
     return without, without | some if multiplied else without

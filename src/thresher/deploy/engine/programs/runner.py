@@ -14,7 +14,6 @@ from thresher.deploy.engine.capturing.pieces import Capture, EnginePiece, TorchP
 from thresher.deploy.engine.programs.program import Program
 from thresher.errors import InputError
 
-
 _HEADS = ("bthd", "bhtd")
 
 
@@ -31,7 +30,9 @@ class Runner:
         pieces, ends = self.captured.pieces, (self.captured.inputs, self.captured.outputs)
         only = pieces[0] if len(pieces) == 1 else None
         self._whole = only if isinstance(only, EnginePiece) and (only.sources, only.targets) == ends else None
-        self._plain = self._whole is not None and all(value.form not in _HEADS and not any(value.pad) for value in only.values)
+        self._plain = self._whole is not None and all(
+            value.form not in _HEADS and not any(value.pad) for value in only.values
+        )
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Outputs for the inputs in the order of `captured.inputs`."""
