@@ -248,6 +248,10 @@ def test_bad_input_is_named(images):
     for ridge in (0.0, -1.0, float("nan"), "much"):
         with pytest.raises(InputError, match="ridge"):
             thresher.reconstruct(small, dense, data, plan=plan, ridge=ridge)
+    with pytest.raises(InputError, match="batch 2, on which the dense network fails"):
+        thresher.reconstruct(small, dense, [data[0], torch.randn(4, 3)], plan=plan)
+    with pytest.raises(InputError, match="batch 2, on which the dense network fails"):
+        thresher.reconstruct(small, dense, [data[0], torch.randn(4, 3)], plan=plan)
     with pytest.raises(InputError, match="limit=0"):
         thresher.reconstruct(small, dense, data, plan=plan, limit=0)
 

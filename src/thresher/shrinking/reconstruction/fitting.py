@@ -52,10 +52,11 @@ class Fit:
         # Outputs times inputs one tap away, summed over positions: the gradient of a convolution's weight.
         shape = (y.shape[1], *module.weight.shape[1:])
         dims = len(module.stride)
-        return torch.ops.aten.convolution_backward(
+        _, found, _ = torch.ops.aten.convolution_backward(
             y, x, x.new_zeros(shape), None, module.stride, module.padding, module.dilation, False, [0] * dims, 1,
             [False, True, False],
-        )[1].flatten(1)  # fmt: skip
+        )  # fmt: skip
+        return torch.flatten(found, 1)
 
     def solve(self, *, intercept: bool, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """W' (outputs, channel-taps) near the weight that is there, and b' (zeros without `intercept`), in float64.

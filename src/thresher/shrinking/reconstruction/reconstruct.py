@@ -114,8 +114,15 @@ class _Pair:
         for used, node in last.items():
             ends.setdefault(node, []).append(used)
         for node, twin in self.nodes:
-            for _, dense in self.runs:
-                dense.env[twin] = dense.run_node(twin)
+            for number, (_, dense) in enumerate(self.runs, start=1):
+                try:
+                    dense.env[twin] = dense.run_node(twin)
+                except Exception as error:
+                    raise InputError(
+                        f"batch {number}, on which the dense network fails at {twin.name}: {error}",
+                        "tensors, (inputs, labels) or keyword arguments that the model accepts",
+                        "correct the calibration loader",
+                    ) from error
             if node.op == "call_module" and self._fits(node, kept, most_rows):
                 yield from self._fitted(node, kept, ridge)
             for small, dense in self.runs:
@@ -130,8 +137,8 @@ class _Pair:
             return False
         wide = matrix_of(self.dense.get_submodule(name)).shape[0]
         known = matrix_of(module).shape[0] == len(kept.get(name, range(wide)))
-        known = known and len(node.args) == 1 and not node.kwargs
-        return known and not tied(self.small, name) and taps_of(module) * channels_of(module) <= most_rows
+        plain = len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
+        return known and plain and not tied(self.small, name) and taps_of(module) * channels_of(module) <= most_rows
 
     def _fitted(self, node: fx.Node, kept: Mapping[str, tuple[int, ...]], ridge: float) -> Iterator[LayerFit]:
         name = str(node.target)
@@ -140,16 +147,16 @@ class _Pair:
         after = norm_after(node, self.modules)
         after = after if after is not None and self.calls[str(after.target)] == 1 else None
         norm: Any = None if after is None else self.modules[str(after.target)]
-        other = sum_after(node, after)
+        other, source = sum_after(node, after), node.all_input_nodes[0]
         rows = None if name not in kept else torch.tensor(kept[name])
         weight = _rows(matrix_of(self.dense.get_submodule(name)), rows, 0)
         fit, same = Fit(module), torch.equal(matrix_of(module), weight)
         for small, dense in self.runs:
-            x, y = small.env[node.args[0]], dense.env[self.twin[node]]
+            x, y = small.env[source], dense.env[self.twin[node]]
             if after is not None:
                 y = self.dense.get_submodule(str(after.target))(y)
             y = _rows(y, rows, axis)
-            same = same and torch.equal(x, dense.env[self.twin[node.args[0]]])
+            same = same and torch.equal(x, dense.env[self.twin[source]])
             if other is not None:
                 there, here = _rows(dense.env[self.twin[other]], rows, axis), small.env[other]
                 if there.shape == here.shape == y.shape:

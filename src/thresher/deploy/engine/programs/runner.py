@@ -29,10 +29,9 @@ class Runner:
     def __post_init__(self) -> None:
         pieces, ends = self.captured.pieces, (self.captured.inputs, self.captured.outputs)
         only = pieces[0] if len(pieces) == 1 else None
-        self._whole = only if isinstance(only, EnginePiece) and (only.sources, only.targets) == ends else None
-        self._plain = self._whole is not None and all(
-            value.form not in _HEADS and not any(value.pad) for value in only.values
-        )
+        whole = only if isinstance(only, EnginePiece) and (only.sources, only.targets) == ends else None
+        self._whole = whole
+        self._plain = whole is not None and all(each.form not in _HEADS and not any(each.pad) for each in whole.values)
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Outputs for the inputs in the order of `captured.inputs`."""
