@@ -3,12 +3,11 @@
 Each row: accuracy straight after the cut, after measuring batch norm anew on the augmented training stream (both with
 and without a least-squares refit, `debias`), and instead of that after `thresher.reconstruct` on the images that the
 choice was made on. One epoch of equal fine-tuning (SGD, momentum 0.9, weight decay 1e-4, cosine, bfloat16 autocast)
-starts from there; torch-pruning's own pruners and the lineage methods are not reconstructed and start from the batch
-norms measured anew. The dense and the small network are timed in turn in one run, one thread, processor time, beside
-the ratio of multiply-adds. The lineage methods (lats, ltp, asl, gmp) train one epoch on the scales of batch norms, the
-channels whose scale is zero are cut by `thresher.compact`, and `l2` takes what is left to the budget; their epochs are
-counted in `trained_epochs`.
-Rows go to benchmarks/results/shrink_quality.jsonl; those that are there already are not run again.
+starts from there; torch-pruning's own pruners are not reconstructed and start from the batch norms measured anew. The
+dense and the small network are timed in turn in one run, one thread, processor time, beside the ratio of multiply-adds.
+The lineage methods (lats-early, ltp, asl, gmp) train one epoch on the scales of batch norms, the channels whose scale
+is zero are cut by `thresher.compact`, and `l2` takes what is left to the budget; their epochs are counted in
+`trained_epochs`. Rows go to benchmarks/results/shrink_quality.jsonl; those that are there are not run again.
 
     python benchmarks/shrink_quality.py --methods ispasp l2 --ratios 2
     python benchmarks/shrink_quality.py --limit 600 --epochs 0 --ratios 2 --out /tmp/try.jsonl      # a quick try
@@ -36,11 +35,13 @@ from thresher.apps.models import build_model, normalisation_of
 from thresher.apps.train.ending.evaluate import accuracy
 from thresher.budget.counts import count_positions, counted_weights
 from thresher.deploy.latency import measure_ratio
-from thresher.shrinking import SELECTIONS, Shrunk, parse_selection
+from thresher.shrinking import SELECTIONS, ShrinkReport, parse_selection
+from thresher.shrinking.composing import composed
 from thresher.shrinking.selections.torch_pruners import KINDS
+from thresher.structure import ShrinkPlan
 
 RESULTS = Path(__file__).parent / "results" / "shrink_quality.jsonl"
-LINEAGE = ("lats", "ltp", "asl", "gmp")
+LINEAGE = ("lats-early", "ltp", "asl", "gmp")
 BATCH, NORM_BATCHES, TIMED = 128, 100, 32
 
 
@@ -108,17 +109,17 @@ def train(bench: Bench, model: nn.Module, epochs: int, lr: float, pruning: dict[
     model.eval()
 
 
-def shrunk(bench: Bench, key: dict[str, Any], budget: float) -> tuple[nn.Module, Shrunk | None]:
-    """The smaller network, and what shrinking said about it."""
+def shrunk(bench: Bench, key: dict[str, Any], budget: float) -> tuple[nn.Module, ShrinkPlan, ShrinkReport | None]:
+    """The smaller network, what was cut, and what shrinking said about it."""
     method, asked = key["method"], {"flops": f"{budget:.0f}"}
     options: dict[str, Any] = {"calibration": bench.calibration, "scope": key["scope"]}
     if method in KINDS:
         found = thresher.torch_pruned(bench.model, method, asked, debias=key["debias"], **options)
-        return found.model, found
+        return found.model, found.plan, None
     if method not in LINEAGE:
         selection = dataclasses.replace(parse_selection(method), debias=key["debias"])
         found = thresher.shrink_plan(bench.model, selection, asked, allocation=key["allocation"], **options)
-        return found.model, found
+        return found.model, found.plan, found.report
     model = copy.deepcopy(bench.model)
     # A channel takes the row that makes it and the column that reads it: equal shares of all channels, about.
     positions = count_positions(model, bench.example)
@@ -132,26 +133,27 @@ def shrunk(bench: Bench, key: dict[str, Any], budget: float) -> tuple[nn.Module,
     rules = thresher.channel_rules(model, bench.example, scales=True)
     asked_of = {"method": method, "budget": f"sparsity={share:.6f}", "rules": rules, "example": bench.example}
     train(bench, model, key["trained_epochs"], key["lr"], asked_of)
-    small = thresher.compact(model, bench.example).model
-    if macs(small, bench.example) <= budget:
-        return small, None
-    return thresher.shrink(small, "l2", asked, calibration=bench.calibration), None
+    whole = thresher.compact(model, bench.example)
+    if macs(whole.model, bench.example) <= budget:
+        return whole.model, whole.plan, None
+    found = thresher.shrink_plan(whole.model, "l2", asked, calibration=bench.calibration)
+    return found.model, composed(whole.plan, found.plan), None
 
 
 def run(bench: Bench, key: dict[str, Any]) -> dict[str, Any]:
     """One row."""
     torch.manual_seed(key["seed"])
     started = time.time()
-    small, found = shrunk(bench, key, bench.macs / key["ratio"])
+    small, plan, report = shrunk(bench, key, bench.macs / key["ratio"])
     small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = time.time() - started
     row = {"accuracy_dense": bench.accuracy, "accuracy_cut": accuracy(small, bench.test)}
     anew = copy.deepcopy(small)
     thresher.reestimate_norm(anew, bench.stream(), limit=NORM_BATCHES)
     row["accuracy_norm"] = accuracy(anew, bench.test)
-    if key["reconstruct"] and found is not None:
+    if key["reconstruct"]:
         began = time.time()
-        thresher.reconstruct(small, bench.model, bench.calibration, plan=found.plan)
+        thresher.reconstruct(small, bench.model, bench.calibration, plan=plan)
         row["reconstruct_seconds"] = round(time.time() - began, 1)
         row["accuracy_reconstructed"] = accuracy(small, bench.test)
     else:
@@ -180,8 +182,8 @@ def run(bench: Bench, key: dict[str, Any]) -> dict[str, Any]:
         "speedup_high": timed.high,
         "milliseconds_dense": 1000 * timed.a.seconds,
         "milliseconds": 1000 * timed.b.seconds,
-        "output_error": None if found is None else found.report.output_error,
-        "predicted_error": None if found is None else found.report.predicted_error,
+        "output_error": None if report is None else report.output_error,
+        "predicted_error": None if report is None else report.predicted_error,
         "shrink_seconds": round(seconds, 2),
         "seconds": round(time.time() - started, 1),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {bench.device}",
@@ -205,7 +207,10 @@ def keys_of(args: argparse.Namespace) -> list[dict[str, Any]]:
             key = {"method": method, "ratio": ratio, "debias": debias, "scope": scope, "allocation": allocation}
             key |= {"lr": args.lr, "seed": args.seed, "images": args.images, "limit": args.limit}
             # What is fine-tuned is the best that each frame has to start from.
-            key |= {"epochs": args.epochs if debias or not frame else 0, "reconstruct": debias and frame}
+            key |= {
+                "epochs": args.epochs if debias or not frame else 0,
+                "reconstruct": debias if frame else method in LINEAGE,
+            }
             key |= {"trained_epochs": max(args.epochs, 1) if method in LINEAGE else 0}
             found.append(key)
     return found

@@ -146,7 +146,46 @@ def test_a_batch_norm_takes_the_intercept_and_keeps_the_rest(images):
     assert all(fit.after < fit.before for fit in fits)
     assert apart(small, dense, x) < 0.8 * before
     changed = {name for name, tensor in small.state_dict().items() if not torch.equal(tensor, given.state_dict()[name])}
-    assert changed == {"conv2.weight", "norm2.running_mean", "head.weight", "head.bias"}
+    norm = {f"norm2.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    assert changed == {"conv2.weight", "head.weight", "head.bias", *norm}
+
+
+def test_batch_norms_are_ready_for_training(images):
+    """In training mode they take the statistics of the batch: fine-tuning destroys a network that is off there."""
+    dense, plan, data = images
+    x = torch.cat(data)
+    dense.train()
+    for _ in range(200):  # running statistics of its own, as after training
+        dense(x)
+    dense.eval()
+    small = plan.apply(dense)
+    with torch.no_grad():  # a lineage leaves small scales behind
+        small.norm1.weight.mul_(0.01)
+        small.norm2.weight.mul_(-0.1)
+    fits = thresher.reconstruct(small, dense, data, plan=plan)
+    assert all(fit.after <= fit.before for fit in fits)
+    again = thresher.reconstruct(copy.deepcopy(small), dense, data, plan=plan)
+    assert all(abs(fit.before - was.after) < 1e-4 for fit, was in zip(again, fits, strict=True))
+    with torch.no_grad():
+        still = small(x)
+        moving = small.train()(x)
+    assert float((moving - still).norm() / still.norm()) < 0.02
+    assert apart(small.eval(), dense, x) < 0.5
+
+
+def test_a_batch_norm_without_weights_is_met_in_eval_mode():
+    torch.manual_seed(2)
+    dense = nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6, bias=False), nn.BatchNorm1d(6, affine=False), nn.Linear(6, 2)
+    )
+    plan, x = plan_of("0", "2", (0, 1, 3, 4, 6, 7), 8), torch.randn(100, 4)
+    for _ in range(100):
+        dense.train()(x)
+    dense.eval()
+    small = plan.apply(dense)
+    before = apart(small, dense, x)
+    thresher.reconstruct(small, dense, [x], plan=plan)
+    assert apart(small, dense, x) < before
 
 
 def test_fitting_again_changes_next_to_nothing(images):

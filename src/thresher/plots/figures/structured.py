@@ -10,7 +10,13 @@ from thresher.plots.formats import count, number, percent, plain, share
 from thresher.plots.reading import Record, Run
 
 MOST_BARS = 120
-STAGES = {"before": "dense", "cut": "after the cut", "reestimated": "batch norm anew", "finetuned": "fine-tuned"}
+STAGES = {
+    "before": "dense",
+    "cut": "after the cut",
+    "reconstructed": "layers fitted",
+    "reestimated": "batch norm anew",
+    "finetuned": "fine-tuned",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,12 @@ class Fit:
                 )
         return new, (total - new @ ones) / count if intercept else torch.zeros_like(total)
 
+    def outputs(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, variance) of each output of W over all that was taken in, without a bias."""
+        moments, count = self._summed(), max(self._moments.count, 1)
+        mean = weight @ self._sums[0][-1] / count
+        return mean, (((weight @ moments) * weight).sum(1) / count - mean.square()).clamp_min(0)
+
     def error(self, weight: Tensor, bias: Tensor) -> float:
         """‖Y − WX − b‖ / ‖Y‖ over all that was taken in; 0 where Y is zero."""
         moments = self._summed()

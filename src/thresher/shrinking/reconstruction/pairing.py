@@ -62,21 +62,63 @@ def _before(first: fx.Node, second: fx.Node) -> bool:
     return False
 
 
-def before_norm(norm: _BatchNorm, wanted: Tensor) -> Tensor:
-    """What a batch norm in eval mode has to be given so that it gives `wanted` (batch, channels, ...).
+def scale_of(norm: _BatchNorm) -> Tensor:
+    """What a batch norm in eval mode multiplies each channel by, γ / √(running variance + ε), float64."""
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    return scale if norm.weight is None else scale * norm.weight.detach().double()
 
-    >>> norm = nn.BatchNorm1d(1).eval()
-    >>> _ = norm.running_mean.fill_(2.0), norm.running_var.fill_(4.0)
-    >>> norm(before_norm(norm, torch.tensor([[3.0]]))).round(decimals=4)
-    tensor([[3.]])
+
+def divided(tensor: Tensor, scale: Tensor) -> Tensor:
+    """`tensor` (batch, channels, ...) over a scale for each channel; a scale next to nothing counts as a small one."""
+    least = max(float(scale.abs().max()) * _LEAST, 1e-30)
+    inverse = 1 / torch.where(scale.abs() < least, torch.full_like(scale, least), scale)
+    return tensor * inverse.to(tensor).reshape([1, -1] + [1] * (tensor.ndim - 2))
+
+
+def kept_of(norm: _BatchNorm, rows: Tensor | None) -> dict[str, Tensor]:
+    """The statistics and weights of a batch norm, of the channels `rows`, float64."""
+    found = {name: getattr(norm, name) for name in ("running_mean", "running_var", "weight", "bias")}
+    return {
+        name: (tensor if rows is None else tensor.index_select(0, rows.to(tensor.device))).detach().double()
+        for name, tensor in found.items()
+        if tensor is not None
+    }
+
+
+def seen_through(
+    norm: _BatchNorm, like: Mapping[str, Tensor], scale: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The weight and bias that would give through a norm with the state `like`, of that `scale`, what `weight`
+    (outputs, rows) and `bias` give through `norm`."""
+    own, ratio = kept_of(norm, None), divided(scale_of(norm)[None], scale)[0]
+    zero = torch.zeros_like(bias)
+    offset = divided((own.get("bias", zero) - like.get("bias", zero))[None], scale)[0]
+    return weight * ratio[:, None], ratio * (bias - own["running_mean"]) + offset + like["running_mean"]
+
+
+def settle(norm: _BatchNorm, like: Mapping[str, Tensor], mean: Tensor, variance: Tensor, intercept: Tensor) -> None:
+    """Make `norm` do to c + intercept what a norm with the state `like` does to it, where c has this mean and variance.
+
+    Its statistics become those of c, so that in training mode, where it takes those of the batch, it does the same. A
+    norm without weights keeps the variance of `like`, and does the same in eval mode only.
+
+    >>> norm, x = nn.BatchNorm1d(1), torch.tensor([[1.0], [3.0], [8.0]])
+    >>> like = {"running_mean": torch.tensor([1.0]), "running_var": torch.tensor([4.0 - norm.eps])}
+    >>> like |= {"weight": torch.tensor([6.0]), "bias": torch.tensor([0.5])}
+    >>> settle(norm, like, x.mean(0), x.var(0, correction=0), torch.tensor([2.0]))
+    >>> (norm(x).flatten() - (3 * (x.flatten() + 2 - 1) + 0.5)).abs().max().item() < 1e-4
+    True
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    least = max(float(scale.abs().max()) * _LEAST, 1e-30)
-    scale = torch.where(scale.abs() < least, torch.full_like(scale, least), scale)
-    shift = norm.running_mean.double() - (0.0 if norm.bias is None else norm.bias.detach().double() / scale)
-    shape = [1, -1] + [1] * (wanted.ndim - 2)
-    return torch.addcmul(shift.to(wanted).reshape(shape), wanted, (1 / scale).to(wanted).reshape(shape))
+    if norm.weight is None or "weight" not in like:
+        norm.running_mean.copy_(like["running_mean"] - intercept)
+        norm.running_var.copy_(like["running_var"])
+        return
+    with torch.no_grad():
+        scale = like["weight"] * (like["running_var"] + norm.eps).rsqrt()
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+        norm.bias.copy_(like["bias"] + scale * (mean + intercept - like["running_mean"]))

@@ -21,7 +21,16 @@ from thresher.recovery.ranks import all_agree
 from thresher.recovery.reading import can_unfold, channels_of, readable, taps_of
 from thresher.shrinking.layers import MOST_ROWS, tied
 from thresher.shrinking.reconstruction.fitting import RIDGE, Fit
-from thresher.shrinking.reconstruction.pairing import before_norm, norm_after, sum_after, traced
+from thresher.shrinking.reconstruction.pairing import (
+    divided,
+    kept_of,
+    norm_after,
+    scale_of,
+    seen_through,
+    settle,
+    sum_after,
+    traced,
+)
 from thresher.structure import ShrinkPlan
 
 
@@ -48,8 +57,9 @@ def reconstruct(
 
     A layer is given what the layers already fitted make, and should give what its twin in the dense network gives: so
     it makes up for errors before it, while the refit of `thresher.shrink` keeps to its own layer. Where its output is
-    added to something (a residual stream), it also makes up for what that other side is short of. Biases, or the
-    running means of a batch norm that follows, are fitted along. No labels, no gradients: one linear system a layer.
+    added to something (a residual stream), it also makes up for what that other side is short of. Biases are fitted
+    along; a batch norm behind a layer is set anew, with the statistics of what the layer gives now, so that it does in
+    training mode what it does in eval mode. No labels, no gradients: one linear system a layer.
 
     Args:
         small: what `thresher.shrink` made of `dense`. dense: left as it is.
@@ -147,34 +157,41 @@ class _Pair:
         after = norm_after(node, self.modules)
         after = after if after is not None and self.calls[str(after.target)] == 1 else None
         norm: Any = None if after is None else self.modules[str(after.target)]
+        model: Any = None if after is None else self.dense.get_submodule(str(after.target))
         other, source = sum_after(node, after), node.all_input_nodes[0]
         rows = None if name not in kept else torch.tensor(kept[name])
         weight = _rows(matrix_of(self.dense.get_submodule(name)), rows, 0)
+        like = None if after is None else kept_of(model, rows)
+        scale = None if after is None else _rows(scale_of(model), rows, 0)
         fit, same = Fit(module), torch.equal(matrix_of(module), weight)
+        same = same and (like is None or _equal(like, kept_of(norm, None)))
         for small, dense in self.runs:
             x, y = small.env[source], dense.env[self.twin[node]]
-            if after is not None:
-                y = self.dense.get_submodule(str(after.target))(y)
             y = _rows(y, rows, axis)
             same = same and torch.equal(x, dense.env[self.twin[source]])
             if other is not None:
                 there, here = _rows(dense.env[self.twin[other]], rows, axis), small.env[other]
                 if there.shape == here.shape == y.shape:
                     same = same and torch.equal(there, here)
-                    y = y + (there - here)
-            fit.add(x, y if norm is None else before_norm(norm, y))
+                    y = y + (there - here if scale is None else divided(there - here, scale))
+            fit.add(x, y)
         if all_agree(same, matrix_of(module).device):
             return
-        intercept = module.bias is not None or norm is not None
         old = module.bias if module.bias is not None else torch.zeros(len(matrix_of(module)), device=y.device)
-        weight, bias = fit.solve(intercept=intercept, ridge=ridge)
+        weight, bias = fit.solve(intercept=module.bias is not None or norm is not None, ridge=ridge)
         matrix = matrix_of(module)
-        before = fit.error(matrix.flatten(1).double(), old.double())
+        present = matrix.flatten(1).double(), old.double()
+        if like is not None and scale is not None:
+            present = seen_through(norm, like, scale, *present)
+        before = fit.error(*present)
         matrix.copy_(weight.reshape(matrix.shape))
+        intercept = bias
         if module.bias is not None:
             module.bias.copy_(bias)
-        elif norm is not None:
-            norm.running_mean.sub_(bias)
+            intercept = torch.zeros_like(bias)
+        if like is not None:
+            mean, variance = fit.outputs(weight)
+            settle(norm, like, mean + bias - intercept, variance, intercept)
         yield LayerFit(name, before, fit.error(weight, bias))
 
 
@@ -192,6 +209,10 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: Any) -> fx.Interpreter:
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     interpreter.args_iter = iter(given)
     return interpreter
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def _rows(tensor: Tensor, rows: Tensor | None, axis: int) -> Tensor:
