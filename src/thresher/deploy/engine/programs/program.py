@@ -235,12 +235,7 @@ def _numbers(values: Any) -> Any:
     return np.asarray(values, np.float32)
 
 
-_ONE = ctypes.c_void_p * 1
-
-
 def _pointers(tensors: Sequence[Tensor]) -> Any:
-    if len(tensors) == 1:
-        return _ONE(tensors[0].data_ptr())
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
