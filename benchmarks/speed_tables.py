@@ -98,7 +98,8 @@ def quality_table() -> str:
         rows, key=lambda row: (row["ratio"], -row.get("accuracy_reconstructed", 0), -row["accuracy_cut"])
     ):
         lines.append(
-            f"| {row['ratio']:g}× asked, {row['macs_ratio']:.2f}× got | `{row['method']}` "
+            f"| {row['ratio']:g}× asked, {row['macs_ratio']:.2f}× got "
+            f"| `{row['method']}`{', same share' if row['allocation'] == 'uniform' else ''} "
             f"| {'yes' if row['debias'] else 'no'} | {row['accuracy_cut']:.2f} | {row['accuracy_norm']:.2f} "
             f"| {_known(row, 'accuracy_reconstructed')} | {_known(row, 'accuracy_finetuned')} "
             # Rows from before reconstruction were timed by the clock on the wall of a busy machine.
