@@ -95,12 +95,13 @@ def test_the_fit_is_that_of_the_laid_out_system(layer):
         fit.add(x[part], wanted[part])
     rows = hidden_rows(layer, x, torch.arange(3), dtype=torch.float64)
     y = (wanted if isinstance(layer, nn.Linear) else wanted.flatten(2).transpose(1, 2)).reshape(len(rows), -1).double()
-    weight, bias = fit.solve(intercept=True, ridge=1e-12)
+    present = layer.weight.detach().flatten(1).double()
+    weight, bias = fit.solve(present, intercept=True, ridge=1e-12)
     laid_out = torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], 1).double(), y).solution
     assert torch.allclose(torch.cat([weight, bias[:, None]], 1), laid_out.T, atol=1e-6)
     off = (y - rows @ weight.T - bias).norm() / y.norm()
     assert math.isclose(fit.error(weight, bias), float(off), rel_tol=1e-6)
-    weight, bias = fit.solve(intercept=False, ridge=1e-12)
+    weight, bias = fit.solve(present, intercept=False, ridge=1e-12)
     assert torch.allclose(weight, torch.linalg.lstsq(rows, y).solution.T, atol=1e-6)
     assert not bias.any()
 

@@ -3,7 +3,8 @@
 from thresher.shrinking.blocks import shrink_folder
 from thresher.shrinking.compacting.compact import Compacted, channel_rules, compact
 from thresher.shrinking.loading import load
-from thresher.shrinking.reconstruction.reconstruct import LayerFit, reconstruct
+from thresher.shrinking.reconstruction.layer import LayerFit
+from thresher.shrinking.reconstruction.reconstruct import reconstruct
 from thresher.shrinking.report.records import GroupReport, ShrinkReport
 from thresher.shrinking.selections.registry import SELECTIONS, Forward, ISpaSP, Selection, parse_selection
 from thresher.shrinking.selections.scored import Scored

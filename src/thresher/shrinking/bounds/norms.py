@@ -46,10 +46,19 @@ def operator_norm(module: nn.Module) -> float:
     if is_linear(module):
         return _largest(matrix_of(module).detach().to(torch.float64)[None])
     if isinstance(module, _BatchNorm) and module.running_var is not None:
-        scale = (module.running_var.detach().double() + module.eps).rsqrt()
-        scale = scale if module.weight is None else scale * module.weight.detach().double().abs()
-        return float(scale.max())
+        return float(scale_of(module).abs().max())
     return 1.0
+
+
+def scale_of(norm: _BatchNorm) -> Tensor:
+    """What a batch norm in eval mode multiplies each channel by, γ / √(running variance + ε), float64.
+
+    >>> scale_of(nn.BatchNorm1d(1, eps=3.0)).item()
+    0.5
+    """
+    assert norm.running_var is not None
+    scale = (norm.running_var.detach().double() + norm.eps).rsqrt()
+    return scale if norm.weight is None else scale * norm.weight.detach().double()
 
 
 def _largest(parts: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from thresher.errors import NumericsError
 from thresher.recovery.moments import SecondMoments
-from thresher.recovery.reading import channels_of, reading_weight
+from thresher.recovery.reading import channels_of
 
 RIDGE = 1e-3
 CHUNK = 64  # samples that are worked on in double precision at once
@@ -22,15 +22,14 @@ class Fit:
     >>> layer, x = nn.Linear(2, 1), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     >>> fit = Fit(layer)
     >>> fit.add(x, torch.tensor([[3.0], [5.0], [8.0]]))
-    >>> weight, bias = fit.solve(intercept=True, ridge=1e-9)
+    >>> weight, bias = fit.solve(layer.weight.detach().double(), intercept=True, ridge=1e-9)
     >>> [round(value, 3) for value in (*weight[0].tolist(), *bias.tolist())]
     [3.0, 5.0, 0.0]
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._channels = torch.arange(channels_of(module))
-        self._moments = SecondMoments(module, self._channels)
+        self._moments = SecondMoments(module, torch.arange(channels_of(module)))
         self._sums: list[Tensor] = []  # Y Xᵀ with a row Σ x below it; Σ y; Σ y²
         self._total: Tensor | None = None  # X Xᵀ
 
@@ -58,8 +57,8 @@ class Fit:
         )  # fmt: skip
         return torch.flatten(found, 1)
 
-    def solve(self, *, intercept: bool, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-        """W' (outputs, channel-taps) near the weight that is there, and b' (zeros without `intercept`), in float64.
+    def solve(self, weight: Tensor, *, intercept: bool, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+        """W' (outputs, channel-taps) near `weight` W, and b' (zeros without `intercept`), in float64.
 
         They minimise ‖Y − W'X − b'‖² + ε‖W' − W‖² with ε = ridge · tr(X Xᵀ) / rows, X about its mean where there is an
         intercept. Errors: NumericsError for NaN or infinity.
@@ -70,13 +69,12 @@ class Fit:
         if intercept:
             moments -= torch.outer(ones, ones) / count
             across = across - torch.outer(total, ones) / count
-        weight = reading_weight(self._module, self._channels).double()
         epsilon = ridge * moments.diagonal().sum() / len(moments)
         if not float(epsilon) > 0:  # nothing but zeros, or one and the same input
             new = weight
         else:
             moments.diagonal().add_(epsilon)
-            # The ridge pulls to the present weight W: (C + εI) ΔWᵀ = (T − W C)ᵀ with T − W C what W leaves.
+            # The ridge pulls to W: (C + εI) ΔWᵀ = (T − W C)ᵀ with T − W C what W leaves.
             left = across + epsilon * weight - weight @ moments
             lower, failed = torch.linalg.cholesky_ex(moments)
             new = weight + torch.cholesky_solve(left.T, lower).T

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thresher.errors import InputError
+from thresher.shrinking.bounds.norms import scale_of
 
 _SUMS = {operator.add, operator.iadd, torch.add}
 _LEAST = 1e-3  # of a batch norm's largest scale: a channel below it can hardly make up for anything
@@ -60,13 +61,6 @@ def _before(first: fx.Node, second: fx.Node) -> bool:
         if node is second:
             return False
     return False
-
-
-def scale_of(norm: _BatchNorm) -> Tensor:
-    """What a batch norm in eval mode multiplies each channel by, γ / √(running variance + ε), float64."""
-    assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    return scale if norm.weight is None else scale * norm.weight.detach().double()
 
 
 def divided(tensor: Tensor, scale: Tensor) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.modules.conv import _ConvNd
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thresher.budget.counts import eval_mode
 from thresher.budget.linear import matrix_of
@@ -21,26 +20,9 @@ from thresher.recovery.ranks import all_agree
 from thresher.recovery.reading import can_unfold, channels_of, readable, taps_of
 from thresher.shrinking.layers import MOST_ROWS, tied
 from thresher.shrinking.reconstruction.fitting import RIDGE, Fit
-from thresher.shrinking.reconstruction.pairing import (
-    divided,
-    kept_of,
-    norm_after,
-    scale_of,
-    seen_through,
-    settle,
-    sum_after,
-    traced,
-)
+from thresher.shrinking.reconstruction.layer import Layer, LayerFit
+from thresher.shrinking.reconstruction.pairing import norm_after, sum_after, traced
 from thresher.structure import ShrinkPlan
-
-
-@dataclass(frozen=True)
-class LayerFit:
-    """name of a layer; before and after: ‖Y − Y'‖ / ‖Y‖ with its old and its new weights, Y what it should give."""
-
-    name: str
-    before: float
-    after: float
 
 
 def reconstruct(
@@ -151,48 +133,30 @@ class _Pair:
         return known and plain and not tied(self.small, name) and taps_of(module) * channels_of(module) <= most_rows
 
     def _fitted(self, node: fx.Node, kept: Mapping[str, tuple[int, ...]], ridge: float) -> Iterator[LayerFit]:
-        name = str(node.target)
-        module: Any = self.modules[name]
-        axis = 1 if isinstance(module, _ConvNd) else -1
         after = norm_after(node, self.modules)
         after = after if after is not None and self.calls[str(after.target)] == 1 else None
-        norm: Any = None if after is None else self.modules[str(after.target)]
-        model: Any = None if after is None else self.dense.get_submodule(str(after.target))
+        layer = self._layer(str(node.target), None if after is None else str(after.target), kept)
         other, source = sum_after(node, after), node.all_input_nodes[0]
-        rows = None if name not in kept else torch.tensor(kept[name])
-        weight = _rows(matrix_of(self.dense.get_submodule(name)), rows, 0)
-        like = None if after is None else kept_of(model, rows)
-        scale = None if after is None else _rows(scale_of(model), rows, 0)
-        fit, same = Fit(module), torch.equal(matrix_of(module), weight)
-        same = same and (like is None or _equal(like, kept_of(norm, None)))
+        fit, same = Fit(layer.module), layer.is_twin()
         for small, dense in self.runs:
-            x, y = small.env[source], dense.env[self.twin[node]]
-            y = _rows(y, rows, axis)
+            x, y = small.env[source], layer.left_of(dense.env[self.twin[node]])
             same = same and torch.equal(x, dense.env[self.twin[source]])
             if other is not None:
-                there, here = _rows(dense.env[self.twin[other]], rows, axis), small.env[other]
+                there, here = layer.left_of(dense.env[self.twin[other]]), small.env[other]
                 if there.shape == here.shape == y.shape:
                     same = same and torch.equal(there, here)
-                    y = y + (there - here if scale is None else divided(there - here, scale))
+                    y = y + layer.made_up(there - here)
             fit.add(x, y)
-        if all_agree(same, matrix_of(module).device):
-            return
-        old = module.bias if module.bias is not None else torch.zeros(len(matrix_of(module)), device=y.device)
-        weight, bias = fit.solve(intercept=module.bias is not None or norm is not None, ridge=ridge)
-        matrix = matrix_of(module)
-        present = matrix.flatten(1).double(), old.double()
-        if like is not None and scale is not None:
-            present = seen_through(norm, like, scale, *present)
-        before = fit.error(*present)
-        matrix.copy_(weight.reshape(matrix.shape))
-        intercept = bias
-        if module.bias is not None:
-            module.bias.copy_(bias)
-            intercept = torch.zeros_like(bias)
-        if like is not None:
-            mean, variance = fit.outputs(weight)
-            settle(norm, like, mean + bias - intercept, variance, intercept)
-        yield LayerFit(name, before, fit.error(weight, bias))
+        if not all_agree(same, matrix_of(layer.module).device):
+            yield layer.set(fit, ridge)
+
+    def _layer(self, name: str, norm: str | None, kept: Mapping[str, tuple[int, ...]]) -> Layer:
+        here, there = (
+            None if norm is None else cast(_BatchNorm, model.get_submodule(norm)) for model in (self.small, self.dense)
+        )
+        rows = torch.tensor(kept[name]) if name in kept else None
+        twin = self.dense.get_submodule(name)
+        return Layer(name=name, module=self.modules[name], norm=here, twin=twin, model=there, rows=rows)
 
 
 def _run(model: nn.Module, graph: fx.Graph, inputs: Any) -> fx.Interpreter:
@@ -209,14 +173,6 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: Any) -> fx.Interpreter:
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     interpreter.args_iter = iter(given)
     return interpreter
-
-
-def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-
-
-def _rows(tensor: Tensor, rows: Tensor | None, axis: int) -> Tensor:
-    return tensor if rows is None else tensor.index_select(axis, rows.to(tensor.device))
 
 
 def _kept(plan: ShrinkPlan | None) -> dict[str, tuple[int, ...]]:
