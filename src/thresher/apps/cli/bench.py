@@ -97,13 +97,8 @@ def bench(
             told=told,
         )
     asked: dict[str, Any] = {"command": "bench", "model": network.name, "file": file, "dense": dense, "groups": groups}
-    asked |= {"beside": beside or []} | {
-        "sparsity": sparsity,
-        "batch": batches,
-        "threads": counts,
-        "precision": precisions,
-        "rounds": rounds,
-    }
+    asked |= {"beside": beside or [], "sparsity": sparsity, "batch": batches, "threads": counts}
+    asked |= {"precision": precisions, "rounds": rounds}
     if new:
         run.write("config.json", asked)
     record = {**found.to_dict(), "asked": asked}
