@@ -209,7 +209,7 @@ def keys_of(args: argparse.Namespace) -> list[dict[str, Any]]:
             # What is fine-tuned is the best that each frame has to start from.
             key |= {
                 "epochs": args.epochs if debias or not frame else 0,
-                "reconstruct": debias if frame else method in LINEAGE,
+                "reconstruct": debias and frame,
             }
             key |= {"trained_epochs": max(args.epochs, 1) if method in LINEAGE else 0}
             found.append(key)

@@ -330,11 +330,13 @@ def test_nan_and_infinity_stay_in_their_own_picture() -> None:
     assert torch.equal(fast(x)[[0, 1]], right[[0, 1]]), "nothing of an earlier call is left"
 
 
-def test_packed_weights_take_at_most_eight_bytes_a_nonzero() -> None:
+def test_packed_weights_take_six_bytes_a_nonzero_where_offsets_are_short() -> None:
     model = sparse(nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)), 0.9)
     nonzeros = sum(int((m.weight != 0).sum()) for m in model if isinstance(m, nn.Linear))
     packed = only(model, torch.randn(32, 256)).report().packed_bytes
-    assert packed <= 8 * nonzeros + 4 * 2 * (256 + 2) * 9  # and where each row starts, in each block of channels
+    assert (
+        6 * nonzeros < packed <= 6 * nonzeros + 4 * 2 * (256 + 2) * 9
+    )  # and where rows start, in each block of channels
 
 
 def test_the_recipe_finds_the_sources_it_names() -> None:

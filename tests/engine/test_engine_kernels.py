@@ -106,6 +106,26 @@ def test_a_convolution_is_torchs_for_any_geometry(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_offsets_take_two_bytes_where_a_block_of_channels_spans_65536_floats_and_four_beyond(isa: str) -> None:
+    if isa not in isas():
+        pytest.skip("not on this processor")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 40, 48, 48, generator=generator)
+    weight = torch.randn(8, 40, 3, 3, generator=generator)
+    weight[torch.rand(weight.shape, generator=generator) < 0.7] = 0
+    graph = convolution(x, weight, None, False, stride=(1, 1), pad=(1, 1, 1, 1), dilation=(1, 1), groups=1)
+    right, nonzeros = F.conv2d(x.double(), weight.double(), padding=1), int((weight != 0).sum())
+    program = Program(graph, isa=isa)
+    for channels, each in ((0, 8), (24, 6), (30, 8), (3, 6), (0, 8)):  # some 2,400 floats a plane
+        program.pack(len(graph.steps) - 1, Blocking(tile=4, channels=channels), weight)
+        close(program.run([x], 1, threads=1)[0], right)
+        assert torch.equal(program.unpack(len(graph.steps) - 1), weight)
+        blocks = -(-40 // channels) if channels else 1
+        starts = 4 * blocks * (8 + 1) + (4 * blocks if each == 6 else 0)
+        assert program.packed_bytes() == each * nonzeros + starts
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("sparsity", [0.0, 0.8, 1.0])
 def test_linear_layers_on_tokens_are_torchs(isa: str, sparsity: float) -> None:
     if isa not in isas():
@@ -173,6 +193,24 @@ def test_pooling_is_torchs_pads_included(
         program = Program(single(3, 13, 11, step, tuple(right.shape[1:])), images=1 if lanes > 1 else 2, lanes=lanes)
         got = program.run([x], 5, threads=2)[0]
         assert torch.allclose(got, right, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("width", [1, 7, 16, 31, 33, 64, 75])
+def test_strided_rows_of_any_width_are_read_to_their_end(width: int, isa: str) -> None:
+    if isa not in isas():
+        pytest.skip("not on this processor")
+    x = torch.randn(2, 3, 5, width)
+    right = F.max_pool2d(x, 3, 2, 1)
+    step = Step("pool", [], 0, attributes={"window": [3, 3, 2, 2, 1, 1, 0, 0]})
+    assert torch.equal(
+        Program(single(3, 5, width, step, tuple(right.shape[1:])), isa=isa).run([x], 2, threads=1)[0], right
+    )
+    weight = torch.randn(4, 3, 1, 1)
+    graph = convolution(x, weight, None, False, stride=(2, 2), pad=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    program = Program(graph, isa=isa)
+    program.pack(len(graph.steps) - 1, Blocking(), weight)
+    close(program.run([x], 2, threads=1)[0], F.conv2d(x.double(), weight.double(), stride=2))
 
 
 @pytest.mark.parametrize("images", [1, 3])

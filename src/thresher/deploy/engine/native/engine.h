@@ -75,9 +75,11 @@ struct ConvCall {
     float *y;
     const float *residual;
     const float *bias;
-    const Entry *entries;      // SPARSE
+    const Entry *entries;      // SPARSE, if a block's offsets need more than 16 bits
+    const uint16_t *shorts;    // else: floats from the base of the block, one for each value
+    const int32_t *bases;      // bytes from the output's position in plane 0, one for each block
     const int32_t *offsets;    // BLOCK4: one for four rows
-    const float *values;       // BLOCK4: four for each offset
+    const float *values;       // one for each of `shorts`; BLOCK4: four for each offset
     const uint32_t *starts;    // [blocks][rows or row quads + 1]
     const uint16_t *mask;
     int64_t y_plane, residual_plane;

@@ -113,21 +113,42 @@ void attention(const thr::AttentionCall &c) {
 }
 
 #if THR_VL == 16
-constexpr vi EVEN = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+#define THR_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #elif THR_VL == 8
-constexpr vi EVEN = {0, 2, 4, 6, 8, 10, 12, 14};
+#define THR_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #else
-constexpr vi EVEN = {0, 2, 4, 6};
+#define THR_EVEN 0, 2, 4, 6
 #endif
 
-// p[0], p[2], p[4], ...
-THR_INLINE vf evens(const float *p) {
+// Every second float of two vectors in a row.
+THR_INLINE vf evens(vf low, vf high) {
 #if defined(__clang__)
-    vf found;
-    for (int i = 0; i < VL; ++i) found[i] = p[2 * i];
-    return found;
+    return __builtin_shufflevector(low, high, THR_EVEN);
 #else
-    return __builtin_shuffle(load(p), load(p + VL), EVEN);
+    return __builtin_shuffle(low, high, vi{THR_EVEN});
+#endif
+}
+
+THR_INLINE vf evens(const float *p) { return evens(load(p), load(p + VL)); }
+
+// The first n lanes of `v`, VL at most.
+THR_INLINE void store_some(float *p, vf v, int n) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+#else
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+
+// p[0], p[2], ..., p[2n - 2] to y, n from 1 to VL; nothing behind them is read.
+THR_INLINE void some_evens(const float *p, float *y, int n) {
+#if defined(__AVX512F__)
+    const uint32_t span = (1u << (2 * n - 1)) - 1;
+    const vf low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(span), p);
+    const vf high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(span >> 16), p + VL);
+    store_some(y, evens(low, high), n);
+#else
+    for (int i = 0; i < n; ++i) y[i] = p[2 * i];
 #endif
 }
 
@@ -136,11 +157,12 @@ void gather(const float *x, float *y, int n, int step, int lanes) {
         std::memcpy(y, x, sizeof(float) * n * lanes);
     } else if (lanes == 16) {
         for (int i = 0; i < n; ++i) std::memcpy(y + i * 16, x + static_cast<int64_t>(i) * step * 16, 64);
-    } else {
+    } else if (step == 2) {
         int i = 0;
-        if (step == 2)
-            for (; i + VL <= n - 1; i += VL) store(y + i, evens(x + 2 * i));
-        for (; i < n; ++i) y[i] = x[i * step];
+        for (; i + VL <= n - 1; i += VL) store(y + i, evens(x + 2 * i));
+        for (; i < n; i += VL) some_evens(x + 2 * i, y + i, n - i < VL ? n - i : VL);
+    } else {
+        for (int i = 0; i < n; ++i) y[i] = x[i * step];
     }
 }
 
@@ -172,15 +194,11 @@ void pool(const thr::PoolCall &c) {
         for (int l = 0; l < lanes; ++l) {
             const float *in = c.buffer + l;
             if (!c.average && c.kw == 3 && c.sw == 2 && lanes == 1) {
-                int ox = 0;
-                for (; ox + VL <= c.ow - 1; ox += VL) {
+                for (int ox = 0; ox < c.ow; ox += VL) {
                     const float *p = in + 2 * ox;
-                    store(out + ox, larger(larger(evens(p), evens(p + 1)), evens(p + 2)));
-                }
-                for (; ox < c.ow; ++ox) {
-                    const float a = in[2 * ox], b = in[2 * ox + 1], d = in[2 * ox + 2];
-                    const float m = b > a || b != b ? b : a;
-                    out[ox] = d > m || d != d ? d : m;
+                    const vf most = larger(larger(evens(p), evens(p + 1)), evens(p + 2));
+                    if (ox + VL <= c.ow) store(out + ox, most);
+                    else store_some(out + ox, most, c.ow - ox);
                 }
                 continue;
             }

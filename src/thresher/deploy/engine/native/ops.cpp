@@ -135,6 +135,8 @@ ConvCall conv_call(const Program &p, const Op &op, Arena &arena, int64_t first, 
     c.high = op.floats[1];
     c.bias = &op.floats[2];
     c.entries = op.entries.data();
+    c.shorts = op.shorts.empty() ? nullptr : op.shorts.data();
+    c.bases = op.bases.data();
     c.offsets = op.offsets.data();
     c.values = op.values.data();
     c.starts = op.starts.data();

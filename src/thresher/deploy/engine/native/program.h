@@ -25,6 +25,8 @@ struct Op {
     // Convolutions, packed:
     int kernel = SPARSE, tile = 8, blocks = 1, row_group = 1 << 30, tile_group = 1, split = POSITIONS;
     std::vector<Entry> entries;
+    std::vector<uint16_t> shorts;
+    std::vector<int32_t> bases;
     std::vector<int32_t> offsets;
     std::vector<float> values;
     std::vector<uint32_t> starts;

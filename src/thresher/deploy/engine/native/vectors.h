@@ -1,6 +1,9 @@
 // Vectors of VL floats through compiler extensions, and the activation functions on them.
 #pragma once
 #include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 #include "engine.h"
 
 namespace {
@@ -11,6 +14,7 @@ typedef int32_t vi __attribute__((vector_size(THR_VL * 4)));
 typedef float vfu __attribute__((vector_size(THR_VL * 4), aligned(4), may_alias));
 
 #define THR_INLINE static inline __attribute__((always_inline))
+#define THR_INLINE_MEMBER inline __attribute__((always_inline))
 
 THR_INLINE vf load(const float *p) { return *reinterpret_cast<const vfu *>(p); }
 THR_INLINE void store(float *p, vf v) { *reinterpret_cast<vfu *>(p) = v; }
@@ -27,10 +31,24 @@ constexpr vi LANE_BITS = {1, 2, 4, 8};
 
 // `v` where the mask of its position has a bit, 0 in the pads (bitwise, so that NaN in a pad is 0 too).
 THR_INLINE vf masked(vf v, const uint16_t *mask, int64_t vector) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_mov_ps(mask[vector], v);
+#else
     const int64_t lane = vector * VL;
     const int32_t bits = mask[lane >> 4] >> (lane & 15);
     const vi keep = (splat_int(bits) & LANE_BITS) != 0;
     return reinterpret_cast<vf>(reinterpret_cast<vi>(v) & keep);
+#endif
+}
+
+THR_INLINE vf relu(vf v) {  // NaN stays
+#if defined(__AVX512F__)
+    return _mm512_max_ps(vf{}, v);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(vf{}, v);
+#else
+    return v < vf{} ? vf{} : v;
+#endif
 }
 
 THR_INLINE vf clamp(vf v, float low, float high) {  // NaN stays
@@ -64,7 +82,7 @@ THR_INLINE vf sigmoid(vf v) { return 1.0f / (1.0f + exponential(-v)); }
 
 THR_INLINE vf activate(vf v, int activation, float low, float high) {
     switch (activation) {
-        case thr::RELU: return v < vf{} ? vf{} : v;
+        case thr::RELU: return relu(v);
         case thr::CLAMP: return clamp(v, low, high);
         case thr::SILU: return v * sigmoid(v);
         case thr::GELU: return gelu(v);
