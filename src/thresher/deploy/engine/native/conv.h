@@ -56,6 +56,22 @@ THR_INLINE void begin(const ConvCall &c, vf (&sum)[N], int row, int64_t vector, 
     }
 }
 
+// Lines of a row to come that its first or last block would wait for: no hardware prefetcher foresees the step to a plane.
+template <int N>
+THR_INLINE void fetch_row(const ConvCall &c, int row, int64_t vector, int block) {
+    if (!c.far) return;
+    if (block == 0) {
+        const float *y = c.y + row * c.y_plane + vector * VL;
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i) __builtin_prefetch(y + i * VL, 1);
+    }
+    if (block == c.blocks - 1 && c.residual) {
+        const float *residual = c.residual + row * c.residual_plane + vector * VL;
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i) __builtin_prefetch(residual + i * VL);
+    }
+}
+
 template <int N>
 THR_INLINE void step(vf (&sum)[N], float value, const char *at) {
     const vf w = splat(value);
@@ -107,6 +123,7 @@ void sparse_rows(const ConvCall &c, int block, int first, int last, int64_t vect
     Form form(c, block, starts[first], vector);
     for (int row = first; row < last; ++row) {
         form.until(c, starts[row + 1]);
+        if (row + 4 < last) fetch_row<N>(c, row + 4, vector, block);
         vf sum[N];
         begin<N>(c, sum, row, vector, block == 0);
         if constexpr (U > 1) {
@@ -148,6 +165,7 @@ void block_rows(const ConvCall &c, int block, int first, int last, int64_t vecto
         const int32_t *end = c.offsets + starts[row / 4 + 1];
         const float *w = c.values + 4 * static_cast<int64_t>(starts[row / 4]);
         const int rows = c.rows - row < 4 ? c.rows - row : 4;
+        for (int next = row + 4; next < row + 8 && next < last; ++next) fetch_row<N>(c, next, vector, block);
         vf sum[4][N];
         for (int r = 0; r < 4; ++r) {
             if (r < rows) begin<N>(c, sum[r], row + r, vector, block == 0);

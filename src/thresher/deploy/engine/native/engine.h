@@ -84,6 +84,7 @@ struct ConvCall {
     const uint16_t *mask;
     int64_t y_plane, residual_plane;
     int rows, blocks, tile, row_group, tile_group, activation;
+    bool far;  // activations do not stay in the second-level cache
     float low, high;
     int64_t first_vector, last_vector;  // of 16 floats
     int first_row, last_row;            // BLOCK4: multiples of 4
@@ -146,6 +147,14 @@ struct PoolCall {
     int h, w, oh, ow, kh, kw, sh, sw, ph, pw, lanes, average, include_pad;
 };
 
+// Every sw-th column of every sh-th row of one plane of one picture, zero where there is none.
+struct PhaseCall {
+    const float *x;
+    float *y;
+    int64_t x_row, y_row;  // x_row: from one of these rows to the next
+    int rows, h, columns, w, step, lanes;  // rows, columns: how many of h and w there are
+};
+
 struct Kernels {
     void (*conv)(const ConvCall &, int kernel);
     void (*bitmask)(const MaskCall &);
@@ -153,7 +162,7 @@ struct Kernels {
     void (*norm)(const NormCall &);
     void (*attention)(const AttentionCall &);
     void (*pool)(const PoolCall &);
-    void (*gather)(const float *x, float *y, int n, int step, int lanes);
+    void (*phase)(const PhaseCall &);
 };
 
 const Kernels *kernels_portable();

@@ -6,7 +6,7 @@
 namespace thr {
 
 const Kernels *THR_KERNELS() {
-    static const Kernels table = {conv, bitmask, point, norm, attention, pool, gather};
+    static const Kernels table = {conv, bitmask, point, norm, attention, pool, phase};
     return &table;
 }
 

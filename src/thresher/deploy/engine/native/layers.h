@@ -152,7 +152,7 @@ THR_INLINE void some_evens(const float *p, float *y, int n) {
 #endif
 }
 
-void gather(const float *x, float *y, int n, int step, int lanes) {
+THR_INLINE void gather(const float *x, float *y, int n, int step, int lanes) {
     if (step == 1) {
         std::memcpy(y, x, sizeof(float) * n * lanes);
     } else if (lanes == 16) {
@@ -163,6 +163,15 @@ void gather(const float *x, float *y, int n, int step, int lanes) {
         for (; i < n; i += VL) some_evens(x + 2 * i, y + i, n - i < VL ? n - i : VL);
     } else {
         for (int i = 0; i < n; ++i) y[i] = x[i * step];
+    }
+}
+
+void phase(const thr::PhaseCall &c) {
+    for (int row = 0; row < c.h; ++row) {
+        float *y = c.y + row * c.y_row;
+        const int there = row < c.rows ? c.columns : 0;
+        if (there > 0) gather(c.x + row * c.x_row, y, there, c.step, c.lanes);
+        for (int i = there * c.lanes; i < c.w * c.lanes; ++i) y[i] = 0.0f;
     }
 }
 

@@ -121,6 +121,8 @@ int64_t cut(const std::vector<int64_t> &load, int part, int parts) {
     return low;
 }
 
+constexpr int64_t FAR = 1 << 20;  // floats of activations that a second-level cache of today does not hold
+
 ConvCall conv_call(const Program &p, const Op &op, Arena &arena, int64_t first, int64_t last) {
     const View x = view(p, arena, op.ints[0]), y = view(p, arena, op.ints[1]);
     ConvCall c{};
@@ -148,6 +150,7 @@ ConvCall conv_call(const Program &p, const Op &op, Arena &arena, int64_t first, 
     c.row_group = op.row_group;
     c.tile_group = op.tile_group;
     c.activation = static_cast<int>(op.ints[3]);
+    c.far = p.arena_floats > FAR;
     c.first_vector = first;
     c.last_vector = last;
     c.first_row = 0;
@@ -304,16 +307,10 @@ void phases_of(const Program &p, const Op &op, Arena &arena, int64_t from, int64
     for (int64_t c = from; c < to; ++c, out += y.plane) {
         const int py = static_cast<int>(op.ints[5 + 2 * (c % n)]), px = static_cast<int>(op.ints[6 + 2 * (c % n)]);
         const int wide = (x.t->w - px + sw - 1) / sw, width = wide < y.w ? wide : y.w;
+        const int high = (x.t->h - py + sh - 1) / sh;
         for (int image = 0; image < p.images; ++image)
-            for (int row = 0; row < y.h; ++row) {
-                float *to_row = out + image * y.image + row * y.row;
-                const int source = row * sh + py;
-                const int there = source < x.t->h ? width : 0;
-                if (there)
-                    p.kernels->gather(x.at + (c / n) * x.t->plane + image * x.t->image + source * x.t->row + px * p.lanes,
-                                      to_row, width, sw, p.lanes);
-                for (int i = there * p.lanes; i < y.w * p.lanes; ++i) to_row[i] = 0.0f;
-            }
+            p.kernels->phase({x.at + (c / n) * x.t->plane + image * x.t->image + py * x.t->row + px * p.lanes,
+                              out + image * y.image, sh * x.t->row, y.row, high, y.h, width, y.w, sw, p.lanes});
     }
 }
 
