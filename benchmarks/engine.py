@@ -8,7 +8,8 @@ Weights are Gaussian with a scale a channel (lognormal, sigma 0.25); the smalles
 layer, in all convolutions and linear layers but the first and the depthwise ones. `block` zeroes four neighbouring
 output channels at once. No accuracy is measured. All engines run the same masked network; dense ones do not gain from
 zeros. A round times every engine once, in turning order; medians over rounds, and the smallest and largest of the
-rounds' own ratios. With one thread the clock is the processor time of the process, with more it is wall time.
+rounds' own ratios. With one thread the clock is the processor time of the process, with more it is wall time. Beside
+them: what roofline.py says the loads and multiply-adds of the network take at least, and what compiling cost.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from roofline import least_seconds, rates
 from torch import Tensor, nn
 
 import thresher
@@ -87,6 +89,11 @@ def prune(model: nn.Module, sparsity: float, pattern: str, keep_first: bool) -> 
             layer.running_var.uniform_(0.5, 1.5, generator=generator)  # type: ignore[union-attr]
 
 
+def nonzeros(model: nn.Module) -> int:
+    layers = (layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
+    return sum(int((layer.weight != 0).sum()) for layer in layers)
+
+
 def first_tensor(result: Any) -> Tensor:
     if isinstance(result, Tensor):
         return result
@@ -117,6 +124,8 @@ def measure(
     dense = min((n for n in middle if n != "thresher"), key=lambda n: middle[n])
     ratios = [d / s for d, s in zip(times[dense], times["thresher"], strict=True)]
     report = fast.report()
+    rate = rates(threads)
+    least = least_seconds(model, x, pattern == "block", rate)
     return {
         "model": name, "batch": batch, "threads": threads, "sparsity": sparsity, "pattern": pattern,
         "milliseconds": {n: round(1e3 * t, 4) for n, t in middle.items()},
@@ -127,7 +136,8 @@ def measure(
         "speedup_over_torch": round(middle["torch"] / middle["thresher"], 3),
         "errors": errors, "left_out": left_out, "mode": report.mode, "isa": report.isa,
         "compile_seconds": round(report.compile_seconds, 2), "packed_bytes": report.packed_bytes,
-        "arena_bytes": report.arena_bytes,
+        "arena_bytes": report.arena_bytes, "nonzeros": nonzeros(model),
+        "roofline_rates": rate, "roofline_milliseconds": round(1e3 * least, 4),
     }  # fmt: skip
 
 

@@ -41,6 +41,7 @@ from thresher.shrinking.selections.torch_pruners import KINDS
 from thresher.structure import ShrinkPlan
 
 RESULTS = Path(__file__).parent / "results" / "shrink_quality.jsonl"
+BALANCED = "ispasp, balanced"
 LINEAGE = ("lats-early", "ltp", "asl", "gmp")
 BATCH, NORM_BATCHES, TIMED = 128, 100, 32
 
@@ -117,7 +118,8 @@ def shrunk(bench: Bench, key: dict[str, Any], budget: float) -> tuple[nn.Module,
         found = thresher.torch_pruned(bench.model, method, asked, debias=key["debias"], **options)
         return found.model, found.plan, None
     if method not in LINEAGE:
-        selection = dataclasses.replace(parse_selection(method), debias=key["debias"])
+        chosen = thresher.ISpaSP(balance=True) if method == BALANCED else parse_selection(method)
+        selection = dataclasses.replace(chosen, debias=key["debias"])
         found = thresher.shrink_plan(bench.model, selection, asked, allocation=key["allocation"], **options)
         return found.model, found.plan, found.report
     model = copy.deepcopy(bench.model)
@@ -219,7 +221,7 @@ def keys_of(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    every = [*SELECTIONS, *KINDS, *LINEAGE]
+    every = [*SELECTIONS, BALANCED, *KINDS, *LINEAGE]
     parser.add_argument("--methods", nargs="+", default=every, choices=every)
     parser.add_argument("--ratios", nargs="+", type=float, default=[2.0, 1.5, 3.0])
     parser.add_argument("--scopes", nargs="+", default=["inside"], choices=["inside", "across"])

@@ -29,8 +29,8 @@ def engine_table(*, plainest: bool = False) -> str:
     lines = [
         f"{found['machine']['processor']}, torch {found['machine']['torch']}.",
         "",
-        "| network | zeros | batch | threads | milliseconds | best dense | against it | against torch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | zeros | batch | threads | milliseconds | best dense | against it | against torch | roofline |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         if plainest and (row["batch"], row["threads"]) != (1, 1):
@@ -41,7 +41,31 @@ def engine_table(*, plainest: bool = False) -> str:
             f"| {row['model']} | {row['sparsity']:.0%}, {pattern} | {row['batch']} | {row['threads']} "
             f"| {times['thresher']:.3g} | {dense}, {times[dense]:.3g} "
             f"| {row['speedup']:.2f}× ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}) "
-            f"| {row['speedup_over_torch']:.1f}× |"
+            f"| {row['speedup_over_torch']:.1f}× | {row['roofline_milliseconds'] / times['thresher']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def engine_cost_table() -> str:
+    """What compiling for the engine takes, and what a compiled network takes, for one picture and one thread."""
+    found = record("engine.json")
+    if found is None:
+        return NOT_RUN
+    lines = [
+        "| network | zeros | seconds to compile, batch 1 | batch 16 | nonzeros | weights, MB | bytes a nonzero "
+        "| activations, MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = {(row["model"], row["pattern"], row["batch"]): row for row in found["rows"] if row["threads"] == 1}
+    for (model, pattern, batch), row in rows.items():
+        if batch > 1:
+            continue
+        kind = {"free": "free form", "block": "blocks of 4x1"}[pattern]
+        lines.append(
+            f"| {model} | {row['sparsity']:.0%}, {kind} | {row['compile_seconds']:.1f} "
+            f"| {rows[model, pattern, 16]['compile_seconds']:.1f} | {row['nonzeros']:,} "
+            f"| {row['packed_bytes'] / 1e6:.2f} | {row['packed_bytes'] / row['nonzeros']:.2f} "
+            f"| {row['arena_bytes'] / 1e6:.1f} |"
         )
     return "\n".join(lines)
 
@@ -72,8 +96,8 @@ def forms_table() -> str:
     found = record("kernel_forms.json")
     if found is None:
         return NOT_RUN
-    forms = list(dict.fromkeys((row["form"], row["offset_bits"]) for row in found["rows"]))
-    names = " | ".join(f"{form}, offsets of {bits} bits" for form, bits in forms[1:])
+    forms = list(dict.fromkeys((row["form"], row.get("offset_bits")) for row in found["rows"]))
+    names = " | ".join(f"{form}, offsets of {bits} bits" if bits else form for form, bits in forms[1:])
     lines = [f"{found['processor']}, one thread.", ""]
     lines += [f"| layer | zeros | {forms[0][0]}, milliseconds | {names} |", "|---|---|---|" + "---|" * (len(forms) - 1)]
     for layer, sparsity in dict.fromkeys((row["layer"], row["sparsity"]) for row in found["rows"]):
@@ -211,6 +235,7 @@ TABLES = {
     "patterns": patterns_table,
     "engine": engine_table,
     "engine_plainest": partial(engine_table, plainest=True),
+    "engine_cost": engine_cost_table,
     "decoding": decoding_table,
     "kernel_forms": forms_table,
     "shrink_quality": quality_table,

@@ -100,7 +100,7 @@ def packed(captured: Capture, plan: Plan, threads: int, isa: str | None, weights
 
 
 def seconds_of(call: Any, threads: int, least: float = 0.05, rounds: int = 3) -> float:
-    """Seconds of the fastest call; others on a machine only ever make it slower.
+    """Seconds of the fastest call; others on a machine only ever make it slower. Fewer than `rounds` of a long one.
 
     With one thread it is the processor time of this process, of which others on a busy machine take nothing.
     """
@@ -108,7 +108,7 @@ def seconds_of(call: Any, threads: int, least: float = 0.05, rounds: int = 3) ->
     best, calls = float("inf"), 0
     call()
     begun = time.perf_counter()
-    while calls < rounds or time.perf_counter() - begun < least:
+    while (spent := time.perf_counter() - begun) < least or (calls < rounds and spent < 10 * least):
         start = clock()
         call()
         best = min(best, clock() - start)
