@@ -120,13 +120,13 @@ class ShrinkPlan:
 
     def table(self) -> str:
         """The plan to be read before anything is cut."""
-        rows = [("group", "units", "kept", "share", "cuts")]
+        rows, places = [("group", "units", "kept", "share")], ["cuts", "----"]
         for group in self.groups:
-            places = ", ".join(f"{cut.module} {cut.axis}" for cut in group.cuts)
+            places.append(", ".join(f"{cut.module} {cut.axis}" for cut in group.cuts))
             share = len(group.keep) / group.units
             units = f"{group.units} heads" if group.kind == "heads" else str(group.units)
-            rows.append((group.name, units, str(len(group.keep)), f"{share:.0%}", places))
-        return "\n".join(aligned(rows))
+            rows.append((group.name, units, str(len(group.keep)), f"{share:.0%}"))
+        return "\n".join(f"{line}  {place}" for line, place in zip(aligned(rows), places, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-ready, with a version."""
