@@ -118,16 +118,13 @@ def quality_table() -> str:
         "| multiply-adds | method | refit | straight after | norms anew | reconstructed | one epoch later | time |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(
-        rows, key=lambda row: (row["ratio"], -row.get("accuracy_reconstructed", 0), -row["accuracy_cut"])
-    ):
+    for row in sorted(rows, key=lambda row: (row["ratio"], -row.get("accuracy_finetuned", 0), -row["accuracy_cut"])):
         lines.append(
             f"| {row['ratio']:g}× asked, {row['macs_ratio']:.2f}× got "
             f"| `{row['method']}`{', same share' if row['allocation'] == 'uniform' else ''} "
             f"| {'yes' if row['debias'] else 'no'} | {row['accuracy_cut']:.2f} | {row['accuracy_norm']:.2f} "
             f"| {_known(row, 'accuracy_reconstructed')} | {_known(row, 'accuracy_finetuned')} "
-            # Rows from before reconstruction were timed by the clock on the wall of a busy machine.
-            f"| {_known(row, 'speedup') + '×' if 'reconstruct' in row else ''} |"
+            f"| {row['speedup']:.2f}× |"
         )
     return "\n".join(lines)
 
