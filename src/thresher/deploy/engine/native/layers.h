@@ -133,7 +133,7 @@ THR_INLINE vf evens(const float *p) { return evens(load(p), load(p + VL)); }
 
 // The first n lanes of `v`, VL at most.
 THR_INLINE void store_some(float *p, vf v, int n) {
-#if defined(__AVX512F__)
+#if defined(THR_AVX512)
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
 #else
     for (int i = 0; i < n; ++i) p[i] = v[i];
@@ -142,7 +142,7 @@ THR_INLINE void store_some(float *p, vf v, int n) {
 
 // p[0], p[2], ..., p[2n - 2] to y, n from 1 to VL; nothing behind them is read.
 THR_INLINE void some_evens(const float *p, float *y, int n) {
-#if defined(__AVX512F__)
+#if defined(THR_AVX512)
     const uint32_t span = (1u << (2 * n - 1)) - 1;
     const vf low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(span), p);
     const vf high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(span >> 16), p + VL);

@@ -4,6 +4,12 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
+// By the width of a vector, too: a compiler may have these instructions switched on for the narrow copies as well.
+#if THR_VL == 16 && defined(__AVX512F__)
+#define THR_AVX512
+#elif THR_VL == 8 && defined(__AVX2__)
+#define THR_AVX2
+#endif
 #include "engine.h"
 
 namespace {
@@ -31,7 +37,7 @@ constexpr vi LANE_BITS = {1, 2, 4, 8};
 
 // `v` where the mask of its position has a bit, 0 in the pads (bitwise, so that NaN in a pad is 0 too).
 THR_INLINE vf masked(vf v, const uint16_t *mask, int64_t vector) {
-#if defined(__AVX512F__)
+#if defined(THR_AVX512)
     return _mm512_maskz_mov_ps(mask[vector], v);
 #else
     const int64_t lane = vector * VL;
@@ -42,9 +48,9 @@ THR_INLINE vf masked(vf v, const uint16_t *mask, int64_t vector) {
 }
 
 THR_INLINE vf relu(vf v) {  // NaN stays
-#if defined(__AVX512F__)
+#if defined(THR_AVX512)
     return _mm512_max_ps(vf{}, v);
-#elif defined(__AVX2__)
+#elif defined(THR_AVX2)
     return _mm256_max_ps(vf{}, v);
 #else
     return v < vf{} ? vf{} : v;
