@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PATTERNS = {"free": "free form", "block": "blocks of 4x1"}
 NOT_RUN = "Not run yet."
 
 
@@ -36,9 +37,8 @@ def engine_table(*, plainest: bool = False) -> str:
         if plainest and (row["batch"], row["threads"]) != (1, 1):
             continue
         times, dense = row["milliseconds"], row["best_dense"]
-        pattern = {"free": "free form", "block": "blocks of 4x1"}[row["pattern"]]
         lines.append(
-            f"| {row['model']} | {row['sparsity']:.0%}, {pattern} | {row['batch']} | {row['threads']} "
+            f"| {row['model']} | {row['sparsity']:.0%}, {PATTERNS[row['pattern']]} | {row['batch']} | {row['threads']} "
             f"| {times['thresher']:.3g} | {dense}, {times[dense]:.3g} "
             f"| {row['speedup']:.2f}× ({row['speedup_low']:.2f} to {row['speedup_high']:.2f}) "
             f"| {row['speedup_over_torch']:.1f}× | {row['roofline_milliseconds'] / times['thresher']:.0%} |"
@@ -60,9 +60,8 @@ def engine_cost_table() -> str:
     for (model, pattern, batch), row in rows.items():
         if batch > 1:
             continue
-        kind = {"free": "free form", "block": "blocks of 4x1"}[pattern]
         lines.append(
-            f"| {model} | {row['sparsity']:.0%}, {kind} | {row['compile_seconds']:.1f} "
+            f"| {model} | {row['sparsity']:.0%}, {PATTERNS[pattern]} | {row['compile_seconds']:.1f} "
             f"| {rows[model, pattern, 16]['compile_seconds']:.1f} | {row['nonzeros']:,} "
             f"| {row['packed_bytes'] / 1e6:.2f} | {row['packed_bytes'] / row['nonzeros']:.2f} "
             f"| {row['arena_bytes'] / 1e6:.1f} |"
@@ -118,15 +117,30 @@ def quality_table() -> str:
         "| multiply-adds | method | refit | straight after | norms anew | reconstructed | one epoch later | time |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda row: (row["ratio"], -row.get("accuracy_finetuned", 0), -row["accuracy_cut"])):
+    merged = _over_seeds(rows)
+    for row in sorted(merged, key=lambda row: (row["ratio"], -row.get("accuracy_finetuned", 0), -row["accuracy_cut"])):
+        seeds = f", {row['seeds']} seeds" if row["seeds"] > 1 else ""
         lines.append(
             f"| {row['ratio']:g}× asked, {row['macs_ratio']:.2f}× got "
-            f"| `{row['method']}`{', same share' if row['allocation'] == 'uniform' else ''} "
+            f"| `{row['method']}`{', same share' if row['allocation'] == 'uniform' else ''}{seeds} "
             f"| {'yes' if row['debias'] else 'no'} | {row['accuracy_cut']:.2f} | {row['accuracy_norm']:.2f} "
             f"| {_known(row, 'accuracy_reconstructed')} | {_known(row, 'accuracy_finetuned')} "
             f"| {row['speedup']:.2f}× |"
         )
     return "\n".join(lines)
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that differ in their seed alone as one: the means of what was measured, and how many there were."""
+    same = ("method", "ratio", "debias", "allocation", "reconstruct", "epochs")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in same), []).append(row)
+    merged = []
+    for group in groups.values():
+        means = {name: mean(row[name] for row in group) for name, value in group[0].items() if isinstance(value, float)}
+        merged.append({**group[0], **means, "seeds": len(group)})
+    return merged
 
 
 def _known(row: dict[str, Any], name: str) -> str:
