@@ -138,7 +138,8 @@ def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault(tuple(row[name] for name in same), []).append(row)
     merged = []
     for group in groups.values():
-        means = {name: mean(row[name] for row in group) for name, value in group[0].items() if isinstance(value, float)}
+        shown = [name for name in group[0] if name.startswith("accuracy_") or name in ("macs_ratio", "speedup")]
+        means = {name: mean(row[name] for row in group) for name in shown}
         merged.append({**group[0], **means, "seeds": len(group)})
     return merged
 
