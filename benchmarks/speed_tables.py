@@ -90,6 +90,28 @@ def decoding_table() -> str:
     return "\n".join(lines)
 
 
+def shrunk_engines_table() -> str:
+    """Shrunk networks in every engine, by what their channel counts are multiples of."""
+    found = record("shrunk_engines.json")
+    if found is None:
+        return NOT_RUN
+    engines = ("thresher", "onnxruntime", "openvino", "torch")
+    lines = [
+        f"{found['processor']}, one thread, one picture.",
+        "",
+        f"| network | multiples of | multiply-adds | {' | '.join(engines)} | best against best |",
+        "|---|---|---|" + "---|" * (len(engines) + 1),
+    ]
+    for row in found["rows"]:
+        times = row["milliseconds"]
+        cells = [f"{times[f'shrunk {name}']:.3g} ({times[f'dense {name}']:.3g})" for name in engines]
+        lines.append(
+            f"| {row['model']} | {row['round_to']} | {row['macs_ratio']:.2f}× fewer | {' | '.join(cells)} "
+            f"| {row['over_dense']:.2f}× |"
+        )
+    return "\n".join(lines)
+
+
 def forms_table() -> str:
     """The bare sparse product in several forms of its weights: how many times as fast as float32."""
     found = record("kernel_forms.json")
@@ -250,6 +272,7 @@ TABLES = {
     "engine_cost": engine_cost_table,
     "decoding": decoding_table,
     "kernel_forms": forms_table,
+    "shrunk_engines": shrunk_engines_table,
     "shrink_quality": quality_table,
     "shrink_text_stories": partial(text_table, "stories"),
     "shrink_text_sst2": partial(text_table, "sst2"),
